@@ -1,0 +1,3 @@
+//! Myelin, a Matrix homeserver: one binary, RocksDB inside.
+//!
+//! The library holds everything; `main.rs` only starts it.

@@ -1,0 +1,2 @@
+//! The `myelin` command.
+fn main() {}
