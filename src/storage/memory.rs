@@ -1,0 +1,115 @@
+//! The engine that keeps everything in memory: for tests, and to keep the engine's interface honest.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    Batch, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError,
+    engine::{Pending, Rows},
+    schema::TableId,
+};
+
+/// Shared with snapshots; copied by the first write after one.
+type Tables = BTreeMap<TableId, Arc<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
+/// An engine without a disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MemoryEngine {
+    tables: Arc<Mutex<Tables>>,
+    reads: Arc<AtomicU64>,
+}
+
+/// The tables as they were.
+#[derive(Clone, Debug)]
+pub(crate) struct MemorySnapshot {
+    tables: Tables,
+    reads: Arc<AtomicU64>,
+}
+
+impl MemoryEngine {
+    pub(super) fn snapshot(&self) -> MemorySnapshot {
+        MemorySnapshot { tables: self.tables.lock().clone(), reads: Arc::clone(&self.reads) }
+    }
+
+    pub(super) fn enqueue(&self, batch: Batch) -> Pending {
+        let (done, outcome) = oneshot::channel();
+        // The caller may have gone away; the batch is applied all the same.
+        let _ = done.send(self.apply(batch));
+        Pending::new(outcome)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StorageError> {
+        let mut tables = self.tables.lock();
+        for row in &batch.preconditions {
+            let present = tables.get(&row.table).and_then(|table| table.get(&row.key));
+            if present != row.value.as_ref() {
+                return Err(StorageError::Precondition { table: row.table.name() });
+            }
+        }
+        for write in &batch.writes {
+            let bytes = write.value.as_ref().map_or(0, Vec::len);
+            if write.key.len() > MAX_KEY_BYTES || bytes > MAX_VALUE_BYTES {
+                let bytes = bytes.max(write.key.len());
+                return Err(StorageError::TooLarge { table: write.table.name(), bytes });
+            }
+        }
+        for write in batch.writes {
+            let table = Arc::make_mut(tables.entry(write.table).or_default());
+            match write.value {
+                Some(value) => table.insert(write.key, value),
+                None => table.remove(&write.key),
+            };
+        }
+        drop(tables);
+        let mut wakes = batch.wakes;
+        for position in batch.positions {
+            position.committed(std::mem::take(&mut wakes));
+        }
+        Ok(())
+    }
+}
+
+impl MemorySnapshot {
+    pub(super) fn get(&self, table: TableId, key: &[u8]) -> Option<Vec<u8>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.tables.get(&table)?.get(key).cloned()
+    }
+
+    pub(super) fn multi_get(&self, table: TableId, keys: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let table = self.tables.get(&table);
+        keys.iter().map(|key| table?.get(key).cloned()).collect()
+    }
+
+    pub(super) fn scan(
+        &self,
+        table: TableId,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+        backwards: bool,
+    ) -> Rows {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let Some(table) = self.tables.get(&table) else { return Rows::new() };
+        if end.is_some_and(|end| end <= start) {
+            return Rows::new();
+        }
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = table.range::<[u8], _>((Bound::Included(start), end));
+        let copy = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
+        if backwards {
+            rows.rev().take(limit).map(copy).collect()
+        } else {
+            rows.take(limit).map(copy).collect()
+        }
+    }
+}

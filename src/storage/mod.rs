@@ -1,0 +1,210 @@
+//! Durable storage: ordered byte keys in named tables behind one engine, typed at this layer.
+//!
+//! Reads come first, from the latest state or from a snapshot; a change is one [`Batch`], with
+//! preconditions for what must still hold, committed as a whole. Nothing outside this module knows
+//! which engine it is or where it keeps its files.
+
+mod batch;
+mod engine;
+pub(crate) mod intern;
+pub(crate) mod key;
+mod memory;
+mod positions;
+pub(crate) mod schema;
+mod table;
+pub(crate) mod value;
+mod wakes;
+
+use std::sync::Arc;
+
+pub(crate) use batch::{Batch, Durability};
+pub(crate) use engine::{Pending, Read, Snapshot};
+pub(crate) use positions::Position;
+pub(crate) use table::{Range, Table};
+pub(crate) use value::{Json, Value};
+pub(crate) use wakes::Waiter;
+
+use engine::Engine;
+use intern::{RoomNumbers, UserNumber, UserNumbers};
+use positions::Positions;
+use schema::{META, TableId};
+use wakes::Wakes;
+
+/// What can go wrong below the domain.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StorageError {
+    /// A row's bytes are not what its table holds.
+    #[error("a row of table {table} can't be read")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+    },
+    /// A key or a value is larger than every engine can hold.
+    #[error("a row for table {table} is too large: {bytes} bytes")]
+    TooLarge {
+        /// The table.
+        table: &'static str,
+        /// Size of the key or of the value.
+        bytes: usize,
+    },
+    /// What the batch required did not hold; nothing of it was written.
+    #[error("a row of table {table} changed in the meantime")]
+    Precondition {
+        /// The table.
+        table: &'static str,
+    },
+    /// The engine failed: the disk is full or broken, or the engine was closed.
+    #[error("the storage engine failed")]
+    Engine {
+        /// What it said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The largest value; larger ones are refused.
+pub(crate) const MAX_VALUE_BYTES: usize = 100_000;
+/// The largest key.
+pub(crate) const MAX_KEY_BYTES: usize = 1_000;
+
+/// The database: reads, commits, positions and numbers.
+#[derive(Clone)]
+pub(crate) struct Db {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Engine,
+    positions: Arc<Positions>,
+    wakes: Arc<Wakes>,
+    ceiling: tokio::sync::Mutex<()>,
+    users: UserNumbers,
+    rooms: RoomNumbers,
+}
+
+const POSITION_CEILING: &str = "ceiling.positions";
+
+impl Db {
+    /// An empty database in memory, gone when dropped.
+    #[cfg(test)]
+    pub(crate) async fn in_memory() -> Self {
+        Self::over(Engine::memory()).await.expect("an empty memory engine can be read")
+    }
+
+    async fn over(engine: Engine) -> Result<Self, StorageError> {
+        let ceiling = match engine.get(TableId::Meta, &encoded_meta_key(POSITION_CEILING)).await? {
+            Some(bytes) => u64::from_bytes(&bytes)
+                .ok_or(StorageError::Corrupt { table: TableId::Meta.name() })?,
+            None => 1,
+        };
+        let wakes = Arc::<Wakes>::default();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                engine,
+                positions: Positions::starting_at(ceiling, Arc::clone(&wakes)),
+                wakes,
+                ceiling: tokio::sync::Mutex::new(()),
+                users: UserNumbers::of_users(),
+                rooms: RoomNumbers::of_rooms(),
+            }),
+        })
+    }
+
+    /// Queues `batch`. Batches are applied in the order in which they are queued; await the result
+    /// before anybody is told.
+    pub(crate) fn enqueue(&self, batch: Batch) -> Pending {
+        self.shared.engine.enqueue(batch)
+    }
+
+    /// Commits `batch`: returns when it is applied, and on disk unless it is unsynced.
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        self.enqueue(batch).await
+    }
+
+    /// The state of now, unmoved by later commits.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.shared.engine.snapshot()
+    }
+
+    /// The next stream position. Take it as late as possible and commit at once: readers wait for
+    /// the smallest one that is not done.
+    pub(crate) async fn position(&self) -> Result<Position, StorageError> {
+        loop {
+            if let Some(position) = self.shared.positions.try_take() {
+                return Ok(position);
+            }
+            let _raising = self.shared.ceiling.lock().await;
+            if let Some(position) = self.shared.positions.try_take() {
+                return Ok(position);
+            }
+            let ceiling = self.shared.positions.ceiling() + positions::BLOCK;
+            let mut bytes = Vec::new();
+            ceiling.to_bytes(&mut bytes);
+            let mut batch = Batch::new();
+            META.put(&mut batch, POSITION_CEILING, &bytes);
+            self.commit(batch).await?;
+            self.shared.positions.raise(ceiling);
+        }
+    }
+
+    /// The position up to which everything is committed and may be read.
+    pub(crate) fn visible_position(&self) -> u64 {
+        self.shared.positions.visible()
+    }
+
+    /// Follows the visible position.
+    pub(crate) fn watch_position(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.positions.watch()
+    }
+
+    /// Starts waiting for what concerns `user`: see [`Batch::wake`].
+    pub(crate) fn wait_for(&self, user: UserNumber) -> Waiter {
+        self.shared.wakes.subscribe(user)
+    }
+
+    /// Wakes users without a commit: something in memory changed (typing).
+    pub(crate) fn wake(&self, users: &[UserNumber]) {
+        self.shared.wakes.wake(users);
+    }
+
+    /// The numbers that stand for users.
+    pub(crate) fn users(&self) -> &UserNumbers {
+        &self.shared.users
+    }
+
+    /// The numbers that stand for rooms.
+    pub(crate) fn rooms(&self) -> &RoomNumbers {
+        &self.shared.rooms
+    }
+}
+
+fn encoded_meta_key(name: &str) -> Vec<u8> {
+    let mut key = Vec::new();
+    key::AsKey::<String>::encode(name, &mut key);
+    key
+}
+
+impl Read for Db {
+    async fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.shared.engine.get(table, key).await
+    }
+
+    async fn multi_get(
+        &self,
+        table: TableId,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        self.shared.engine.multi_get(table, keys).await
+    }
+
+    async fn scan(
+        &self,
+        table: TableId,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+        backwards: bool,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+        self.shared.engine.scan(table, start, end, limit, backwards).await
+    }
+}
