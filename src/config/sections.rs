@@ -1,0 +1,381 @@
+//! The sections of the configuration as types.
+//!
+//! What each key means, its unit and its default stand in `reference.toml`; a test holds the two
+//! together, so a key added here must be written there.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ruma::OwnedServerName;
+use serde::{Deserialize, Serialize};
+
+use super::{Secret, proxy::TrustedProxy};
+
+/// Everything that can be configured. Made by [`Config::load`], which also validates.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) server_name: OwnedServerName,
+    pub(crate) data_dir: PathBuf,
+    /// Never empty.
+    pub(crate) listener: Vec<Listener>,
+    pub(crate) registration: Registration,
+    pub(crate) federation: Federation,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) rate_limits: RateLimits,
+    pub(crate) appservice: Appservice,
+    pub(crate) media: Media,
+    pub(crate) password: Password,
+    pub(crate) receipts: Receipts,
+    pub(crate) presence: Presence,
+    pub(crate) metrics: Metrics,
+    pub(crate) memory: Memory,
+    pub(crate) log: Log,
+    pub(crate) well_known: WellKnown,
+    pub(crate) proxies: Proxies,
+    /// `None`: the server sends no mail.
+    pub(crate) smtp: Option<Smtp>,
+    pub(crate) turn: Turn,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server_name: ruma::server_name!("localhost").to_owned(),
+            data_dir: PathBuf::from("myelin-data"),
+            listener: vec![Listener {
+                address: Some(SocketAddr::from(([127, 0, 0, 1], 8008))),
+                ..Listener::default()
+            }],
+            registration: Registration::default(),
+            federation: Federation::default(),
+            outgoing: Outgoing::default(),
+            rate_limits: RateLimits::default(),
+            appservice: Appservice::default(),
+            media: Media::default(),
+            password: Password::default(),
+            receipts: Receipts::default(),
+            presence: Presence::default(),
+            metrics: Metrics::default(),
+            memory: Memory::default(),
+            log: Log::default(),
+            well_known: WellKnown::default(),
+            proxies: Proxies::default(),
+            smtp: None,
+            turn: Turn::default(),
+        }
+    }
+}
+
+/// Where requests come in: exactly one of `address` and `unix_socket` is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listener {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) unix_socket: Option<PathBuf>,
+    /// Octal permission bits of the socket file.
+    pub(crate) unix_socket_mode: Option<String>,
+    /// Only with `address`.
+    pub(crate) tls: Option<TlsFiles>,
+}
+
+/// PEM files of a TLS listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFiles {
+    /// The certificate followed by its intermediates.
+    pub(crate) certificate: PathBuf,
+    pub(crate) private_key: PathBuf,
+}
+
+/// Who may create an account.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Registration {
+    pub(crate) enabled: bool,
+    pub(crate) require_token: bool,
+    /// Valid any number of times, beside those kept in the database.
+    pub(crate) tokens: Vec<Secret>,
+    pub(crate) allow_guests: bool,
+    /// Key of the HMAC at `/_synapse/admin/v1/register`; `None`: that endpoint is off.
+    pub(crate) shared_secret: Option<Secret>,
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            require_token: true,
+            tokens: Vec::new(),
+            allow_guests: false,
+            shared_secret: None,
+        }
+    }
+}
+
+/// Talking to other homeservers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Federation {
+    pub(crate) enabled: bool,
+    /// Notaries asked for keys of servers that are gone.
+    pub(crate) trusted_key_servers: Vec<OwnedServerName>,
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self { enabled: true, trusted_key_servers: Vec::new() }
+    }
+}
+
+/// Every request the server itself makes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Outgoing {
+    /// PEM files of roots trusted beside the system's.
+    pub(crate) ca_certificates: Vec<PathBuf>,
+    pub(crate) allow_private_addresses: bool,
+}
+
+/// How often something may be tried before `M_LIMIT_EXCEEDED`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RateLimits {
+    /// `false` switches all of them off.
+    pub(crate) enabled: bool,
+    /// Failed logins to one account, from wherever they come.
+    pub(crate) login_account: Rate,
+    /// Logins from one address, to whatever account.
+    pub(crate) login_address: Rate,
+    /// Registrations from one address.
+    pub(crate) registration_address: Rate,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            login_account: Rate { burst: 5, per_minute: 3 },
+            login_address: Rate { burst: 20, per_minute: 20 },
+            registration_address: Rate { burst: 10, per_minute: 10 },
+        }
+    }
+}
+
+/// A token bucket: `burst` at once, then `per_minute`. Both above 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rate {
+    pub(crate) burst: u32,
+    pub(crate) per_minute: u32,
+}
+
+/// Bridges and bots attached as application services.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Appservice {
+    /// YAML registration files.
+    pub(crate) registrations: Vec<PathBuf>,
+}
+
+/// The content repository.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Media {
+    pub(crate) max_upload_bytes: u64,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { max_upload_bytes: 100 * 1024 * 1024 }
+    }
+}
+
+/// The cost of an argon2id password hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Password {
+    pub(crate) argon2_memory_kib: u32,
+    pub(crate) argon2_iterations: u32,
+}
+
+impl Default for Password {
+    fn default() -> Self {
+        Self { argon2_memory_kib: 19_456, argon2_iterations: 4 }
+    }
+}
+
+/// `dev.myelin.delivered`: telling a sender that a message reached a device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Receipts {
+    pub(crate) delivered: bool,
+    pub(crate) delivered_max_members: u32,
+}
+
+impl Default for Receipts {
+    fn default() -> Self {
+        Self { delivered: true, delivered_max_members: 50 }
+    }
+}
+
+/// Who is online.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Presence {
+    pub(crate) enabled: bool,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// The Prometheus endpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    /// `None`: nothing is measured or served.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// How much memory the server may take.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Memory {
+    /// Caches and write buffers together.
+    pub(crate) budget_bytes: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { budget_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+/// What is logged to stderr, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    /// A level, or directives such as `info,myelin::storage=debug`.
+    pub(crate) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is served below `/.well-known/matrix/`; each file only if it is configured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct WellKnown {
+    /// `m.homeserver.base_url` in `client`.
+    pub(crate) client: Option<String>,
+    /// `m.server` in `server`.
+    pub(crate) server: Option<String>,
+    /// `m.identity_server.base_url` in `client`.
+    pub(crate) identity_server: Option<String>,
+    /// Further keys of `client`, as they are.
+    pub(crate) client_extra: serde_json::Map<String, serde_json::Value>,
+    pub(crate) support: Support,
+}
+
+/// `/.well-known/matrix/support`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Support {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) support_page: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) contacts: Vec<Contact>,
+}
+
+/// A person to write to about this server: at least one of the two addresses is set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Contact {
+    /// `m.role.admin`, `m.role.security` or a namespaced identifier.
+    pub(crate) role: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) matrix_id: Option<ruma::OwnedUserId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) email_address: Option<String>,
+}
+
+/// Reverse proxies in front of the server.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Proxies {
+    /// Whose `X-Forwarded-For` and `X-Request-Id` are believed.
+    pub(crate) trusted: Vec<TrustedProxy>,
+}
+
+/// The mail server through which messages go out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Smtp {
+    pub(crate) host: String,
+    /// `None`: the usual port for `tls`.
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
+    #[serde(default)]
+    pub(crate) tls: SmtpTls,
+    #[serde(default)]
+    pub(crate) username: Option<String>,
+    #[serde(default)]
+    pub(crate) password: Option<Secret>,
+    /// Sender, as `Name <user@host>` or a bare address.
+    pub(crate) from: String,
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SmtpTls {
+    /// Plain at first, then upgraded; refused if the server cannot. Port 587.
+    #[default]
+    Starttls,
+    /// TLS from the first byte. Port 465.
+    Tls,
+    /// Unprotected. Port 25.
+    None,
+}
+
+/// What `/voip/turnServer` answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Turn {
+    /// Empty: there is no TURN server.
+    pub(crate) uris: Vec<String>,
+    /// Shared with the TURN server, to make passwords that expire; instead of the fixed two below.
+    pub(crate) shared_secret: Option<Secret>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<Secret>,
+    /// How long credentials are valid.
+    pub(crate) ttl_seconds: u64,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            uris: Vec::new(),
+            shared_secret: None,
+            username: None,
+            password: None,
+            ttl_seconds: 86_400,
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What the types alone do not say about a configuration.
+
+use std::str::FromStr as _;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, Listener, Rate};
+
+/// Below this RocksDB cannot keep its write buffers.
+const MIN_BUDGET_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The least argon2 works with at one lane.
+const MIN_ARGON2_KIB: u32 = 8;
+
+/// One line for each thing that cannot be, naming the key.
+pub(super) fn problems(config: &Config) -> Vec<String> {
+    let mut problems = Problems(Vec::new());
+    problems.listeners(&config.listener);
+    problems.limits(config);
+    problems.well_known(config);
+    problems.turn(config);
+    problems.smtp(config);
+
+    problems.check(!config.data_dir.as_os_str().is_empty(), || {
+        "data_dir: must not be empty".to_owned()
+    });
+    problems.secrets(config);
+    if let Err(error) = EnvFilter::from_str(&config.log.level) {
+        problems.0.push(format!("log.level: {error}"));
+    }
+    problems.0
+}
+
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn check(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(problem());
+        }
+    }
+
+    fn listeners(&mut self, listeners: &[Listener]) {
+        self.check(!listeners.is_empty(), || "listener: at least one is needed".to_owned());
+        for (index, listener) in listeners.iter().enumerate() {
+            let key = format!("listener[{index}]");
+            match (&listener.address, &listener.unix_socket) {
+                (None, None) => {
+                    self.0.push(format!("{key}: needs `address` or `unix_socket`"));
+                }
+                (Some(_), Some(_)) => {
+                    self.0.push(format!("{key}: has both `address` and `unix_socket`"));
+                }
+                (None, Some(_)) => self.check(listener.tls.is_none(), || {
+                    format!("{key}.tls: not possible on a Unix socket")
+                }),
+                (Some(_), None) => self.check(listener.unix_socket_mode.is_none(), || {
+                    format!("{key}.unix_socket_mode: there is no `unix_socket`")
+                }),
+            }
+            if let Err(problem) = listener.mode() {
+                self.0.push(format!("{key}.unix_socket_mode: {problem}"));
+            }
+            let same = |other: &Listener| match &listener.address {
+                Some(address) => address.port() != 0 && other.address == listener.address,
+                None => listener.unix_socket.is_some() && other.unix_socket == listener.unix_socket,
+            };
+            if let Some(earlier) = listeners.iter().take(index).position(same) {
+                self.0.push(format!("{key}: listens where listener[{earlier}] does"));
+            }
+        }
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let limits = &config.rate_limits;
+        for (name, Rate { burst, per_minute }) in [
+            ("login_account", limits.login_account),
+            ("login_address", limits.login_address),
+            ("registration_address", limits.registration_address),
+        ] {
+            self.check(burst > 0 && per_minute > 0, || {
+                format!("rate_limits.{name}: both numbers must be above 0")
+            });
+        }
+        self.check(config.memory.budget_bytes >= MIN_BUDGET_BYTES, || {
+            format!("memory.budget_bytes: must be at least {MIN_BUDGET_BYTES}")
+        });
+        self.check(config.password.argon2_memory_kib >= MIN_ARGON2_KIB, || {
+            format!("password.argon2_memory_kib: must be at least {MIN_ARGON2_KIB}")
+        });
+        self.check(config.password.argon2_iterations > 0, || {
+            "password.argon2_iterations: must be at least 1".to_owned()
+        });
+        self.check(config.media.max_upload_bytes > 0, || {
+            "media.max_upload_bytes: must be above 0".to_owned()
+        });
+    }
+
+    fn well_known(&mut self, config: &Config) {
+        let well_known = &config.well_known;
+        for (key, url) in [
+            ("client", &well_known.client),
+            ("identity_server", &well_known.identity_server),
+            ("support.support_page", &well_known.support.support_page),
+        ] {
+            let Some(url) = url else { continue };
+            self.check(is_web_url(url), || {
+                format!("well_known.{key}: must be an http or https URL")
+            });
+        }
+        if let Some(server) = &well_known.server {
+            self.check(ruma::ServerName::parse(server).is_ok(), || {
+                "well_known.server: must be a host name with an optional port".to_owned()
+            });
+        }
+        let needs_client =
+            well_known.identity_server.is_some() || !well_known.client_extra.is_empty();
+        self.check(well_known.client.is_some() || !needs_client, || {
+            "well_known.client: needed, since other keys of that file are set".to_owned()
+        });
+        for (index, contact) in well_known.support.contacts.iter().enumerate() {
+            self.check(contact.matrix_id.is_some() || contact.email_address.is_some(), || {
+                format!(
+                    "well_known.support.contacts[{index}]: needs `matrix_id` or `email_address`"
+                )
+            });
+        }
+    }
+
+    fn turn(&mut self, config: &Config) {
+        let turn = &config.turn;
+        let can_sign_in =
+            turn.shared_secret.is_some() || (turn.username.is_some() && turn.password.is_some());
+        self.check(turn.uris.is_empty() || can_sign_in, || {
+            "turn: `uris` needs `shared_secret`, or `username` and `password`".to_owned()
+        });
+        self.check(turn.ttl_seconds > 0, || "turn.ttl_seconds: must be above 0".to_owned());
+    }
+
+    fn smtp(&mut self, config: &Config) {
+        let Some(smtp) = &config.smtp else { return };
+        self.check(!smtp.host.is_empty(), || "smtp.host: must not be empty".to_owned());
+        if let Err(error) = smtp.from.parse::<lettre::message::Mailbox>() {
+            self.0.push(format!("smtp.from: {error}"));
+        }
+        self.check(smtp.username.is_some() == smtp.password.is_some(), || {
+            "smtp: `username` and `password` go together".to_owned()
+        });
+    }
+
+    /// An empty secret is one everybody knows.
+    fn secrets(&mut self, config: &Config) {
+        for (key, secret) in [
+            ("registration.shared_secret", &config.registration.shared_secret),
+            ("turn.shared_secret", &config.turn.shared_secret),
+        ] {
+            self.check(secret.as_ref().is_none_or(|secret| !secret.expose().is_empty()), || {
+                format!("{key}: must not be empty")
+            });
+        }
+        for (index, token) in config.registration.tokens.iter().enumerate() {
+            self.check(is_registration_token(token.expose()), || {
+                format!(
+                    "registration.tokens[{index}]: must be 1 to 64 letters, digits and `.`, `_`, `~`, `-`"
+                )
+            });
+        }
+    }
+}
+
+fn is_web_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration>
+fn is_registration_token(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+}
+
+impl Listener {
+    /// Permission bits of the socket file; by default its owner and group may connect.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub(crate) fn mode(&self) -> Result<u32, String> {
+        let Some(mode) = &self.unix_socket_mode else { return Ok(0o660) };
+        match u32::from_str_radix(mode, 8) {
+            Ok(bits) if bits <= 0o777 => Ok(bits),
+            _ => Err(format!("`{mode}` is no octal number up to 777")),
+        }
+    }
+}
