@@ -2,6 +2,9 @@
 //!
 //! The library holds everything; `main.rs` only starts it.
 
+mod api;
 mod clock;
 mod config;
+mod server;
 mod storage;
+mod users;

@@ -1,0 +1,3 @@
+//! The client-server API: one file per endpoint or small family.
+
+pub(crate) mod versions;

@@ -1,0 +1,155 @@
+//! Which failure becomes which status and `errcode`. The only place that maps errors.
+
+use std::fmt::Display;
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::BytesMut;
+use http::StatusCode;
+use ruma::api::{
+    OutgoingResponseExt,
+    client::uiaa::{UiaaInfo, UiaaResponse},
+    error::{
+        DeserializationError, Error, ErrorBody, ErrorKind, FromHttpRequestError, StandardErrorBody,
+        UnknownTokenErrorData,
+    },
+};
+
+use crate::{storage::StorageError, users::session::AuthError};
+
+/// What a client or a server is told when its request fails.
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#standard-error-response>
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// A standard error.
+    Standard {
+        /// HTTP status.
+        status: StatusCode,
+        /// The `errcode`, with what belongs to it.
+        kind: Box<ErrorKind>,
+        /// For people.
+        message: String,
+    },
+    /// More stages of user-interactive authentication are needed (401).
+    Uiaa(Box<UiaaInfo>),
+}
+
+impl ApiError {
+    /// The error of this kind, with the status that belongs to it.
+    pub(crate) fn new(kind: ErrorKind, message: impl Display) -> Self {
+        Self::with_status(status_of(&kind), kind, message)
+    }
+
+    /// An error whose status depends on the endpoint.
+    pub(crate) fn with_status(status: StatusCode, kind: ErrorKind, message: impl Display) -> Self {
+        Self::Standard { status, kind: Box::new(kind), message: message.to_string() }
+    }
+
+    /// Something failed that is not the caller's doing: logged here, hidden outside.
+    pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        tracing::error!(error = text, "request failed");
+        Self::with_status(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Unknown,
+            "Internal server error",
+        )
+    }
+
+    /// 403 `M_FORBIDDEN`.
+    pub(crate) fn forbidden(message: impl Display) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
+
+    /// 404 `M_NOT_FOUND`.
+    pub(crate) fn not_found(message: impl Display) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// 400 `M_INVALID_PARAM`.
+    pub(crate) fn invalid_param(message: impl Display) -> Self {
+        Self::new(ErrorKind::InvalidParam, message)
+    }
+}
+
+/// The usual status of an error.
+fn status_of(kind: &ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Forbidden
+        | ErrorKind::GuestAccessForbidden
+        | ErrorKind::UserDeactivated
+        | ErrorKind::UserSuspended => StatusCode::FORBIDDEN,
+        ErrorKind::MissingToken
+        | ErrorKind::UnknownToken(_)
+        | ErrorKind::Unauthorized
+        | ErrorKind::UserLocked => StatusCode::UNAUTHORIZED,
+        ErrorKind::NotFound | ErrorKind::Unrecognized => StatusCode::NOT_FOUND,
+        ErrorKind::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let response = match self {
+            Self::Standard { status, kind, message } => {
+                let body = ErrorBody::Standard(StandardErrorBody::new(*kind, message));
+                Error::new(status, body).try_into_http_response::<BytesMut>()
+            }
+            Self::Uiaa(info) => {
+                UiaaResponse::AuthResponse(*info).try_into_http_response::<BytesMut>()
+            }
+        };
+        match response {
+            Ok(response) => response.map(|body| Body::from(body.freeze())),
+            Err(error) => {
+                tracing::error!(%error, "an error could not be written as JSON");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Missing => Self::new(ErrorKind::MissingToken, "Missing access token"),
+            AuthError::Unknown { soft_logout } => {
+                let mut data = UnknownTokenErrorData::new();
+                data.soft_logout = soft_logout;
+                Self::new(ErrorKind::UnknownToken(data), "Unknown or expired access token")
+            }
+            AuthError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<FromHttpRequestError> for ApiError {
+    fn from(error: FromHttpRequestError) -> Self {
+        match &error {
+            FromHttpRequestError::Deserialization(DeserializationError::Json(json)) => {
+                // The same error type stands for text that is no JSON and for JSON of another shape.
+                let kind = if json.is_data() { ErrorKind::BadJson } else { ErrorKind::NotJson };
+                Self::new(kind, json)
+            }
+            FromHttpRequestError::Deserialization(error) => Self::invalid_param(error),
+            _ => Self::new(ErrorKind::Unrecognized, &error),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Who is asking, and what: requests as ruma's types, bound to the endpoint's authentication.
+//!
+//! The extractor must fit `R::Authentication`, so a handler can't forget to ask for a token.
+
+use std::net::IpAddr;
+
+use axum::{
+    body::Body,
+    extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, header};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
+    auth_scheme::{AccessToken, AccessTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
+    error::ErrorKind,
+    path_builder::PathBuilder,
+};
+
+use super::error::ApiError;
+use crate::users::session::{AuthError, Session, Sessions};
+
+/// The largest JSON body: far above an event's 64 KiB, since uploads of keys are larger.
+pub(crate) const MAX_JSON_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+/// The address a request comes from, behind trusted proxies too. An extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// What is known of the program that asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    /// None on Unix sockets.
+    pub(crate) address: Option<IpAddr>,
+    /// At most 255 bytes of it.
+    pub(crate) user_agent: Option<String>,
+}
+
+/// A request by a user with an access token.
+pub(crate) struct Client<R> {
+    /// Who asks.
+    pub(crate) session: Session,
+    /// What for.
+    pub(crate) request: R,
+    /// From where.
+    pub(crate) caller: Caller,
+    /// The body as it came.
+    pub(crate) body: Bytes,
+}
+
+/// A request that needs no access token.
+pub(crate) struct Public<R> {
+    /// What is asked for.
+    pub(crate) request: R,
+    /// From where.
+    pub(crate) caller: Caller,
+    /// The body as it came.
+    pub(crate) body: Bytes,
+}
+
+/// A request that may bring an access token.
+pub(crate) struct MaybeClient<R> {
+    /// Who asks, if the request says.
+    pub(crate) session: Option<Session>,
+    /// What for.
+    pub(crate) request: R,
+    /// From where.
+    pub(crate) caller: Caller,
+    /// The body as it came.
+    pub(crate) body: Bytes,
+}
+
+/// Authentication schemes of endpoints that everybody may use.
+pub(crate) trait Open: AuthScheme {}
+impl Open for NoAccessToken {}
+impl Open for NoAuthentication {}
+
+/// A request before its JSON is read.
+struct Received<R: IncomingRequest> {
+    head: http::Request<()>,
+    arguments: Vec<String>,
+    body: Bytes,
+    caller: Caller,
+    request: std::marker::PhantomData<R>,
+}
+
+impl<R: IncomingRequest> Received<R> {
+    async fn new<S: Send + Sync>(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let parameters = RawPathParams::from_request_parts(&mut parts, state)
+            .await
+            .map_err(ApiError::invalid_param)?;
+        let mut arguments: Vec<String> =
+            parameters.iter().map(|(_, value)| value.to_owned()).collect();
+        // The short forms of paths that end in an empty state key.
+        if arguments.len() < placeholders::<R>() {
+            arguments.push(String::new());
+        }
+        let caller = Caller {
+            address: parts.extensions.get::<ClientAddress>().map(|address| address.0),
+            user_agent: parts
+                .headers
+                .get(header::USER_AGENT)
+                .and_then(|value| value.to_str().ok())
+                .map(|text| text.chars().take(255).collect()),
+        };
+        let body = read_body(body).await?;
+        let head = http::Request::from_parts(parts, ());
+        Ok(Self { head, arguments, body, caller, request: std::marker::PhantomData })
+    }
+
+    fn token(&self) -> Result<Option<String>, ApiError>
+    where
+        R::Authentication: AuthScheme,
+    {
+        // A malformed header is treated like an absent token.
+        Ok(AccessTokenOptional::extract_authentication(&self.head).ok().flatten())
+    }
+
+    fn parse(self) -> Result<(R, Caller, Bytes), ApiError> {
+        // Clients leave out bodies that would be empty objects.
+        let bytes: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let request = R::try_from_http_request(self.head.map(|()| bytes), &arguments)?;
+        Ok((request, self.caller, self.body))
+    }
+}
+
+/// Reads a body of bounded size.
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, MAX_JSON_BODY_BYTES).await.map_err(|error| {
+        if is_too_large(&error) {
+            ApiError::new(ErrorKind::TooLarge, "The request's body is too large")
+        } else {
+            ApiError::with_status(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::Unknown,
+                "The request's body could not be read",
+            )
+        }
+    })
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn placeholders<R: IncomingRequest>() -> usize {
+    R::PATH_BUILDER.all_paths().next().map_or(0, |path| path.matches('{').count())
+}
+
+impl<R, S> FromRequest<S> for Client<R>
+where
+    R: IncomingRequest<Authentication = AccessToken> + Send,
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let received = Received::<R>::new(request, state).await?;
+        let token = received.token()?.ok_or(AuthError::Missing)?;
+        let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
+        let (request, caller, body) = received.parse()?;
+        Ok(Self { session, request, caller, body })
+    }
+}
+
+impl<R, S> FromRequest<S> for MaybeClient<R>
+where
+    R: IncomingRequest<Authentication = AccessTokenOptional> + Send,
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let received = Received::<R>::new(request, state).await?;
+        let session = match received.token()? {
+            Some(token) => {
+                Some(Sessions::from_ref(state).authenticate(&token, &received.caller).await?)
+            }
+            None => None,
+        };
+        let (request, caller, body) = received.parse()?;
+        Ok(Self { session, request, caller, body })
+    }
+}
+
+impl<R, S> FromRequest<S> for Public<R>
+where
+    R: IncomingRequest + Send,
+    R::Authentication: Open,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (request, caller, body) = Received::<R>::new(request, state).await?.parse()?;
+        Ok(Self { request, caller, body })
+    }
+}
+
+/// A ruma response as an HTTP response.
+pub(crate) struct Ruma<T>(pub(crate) T);
+
+impl<T: OutgoingResponse> IntoResponse for Ruma<T> {
+    fn into_response(self) -> Response {
+        match self.0.try_into_http_response::<BytesMut>() {
+            Ok(response) => response.map(|body| Body::from(body.freeze())),
+            Err(error) => ApiError::internal(&error).into_response(),
+        }
+    }
+}

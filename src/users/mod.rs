@@ -1,0 +1,3 @@
+//! Accounts, sessions and devices, profiles, account data.
+
+pub(crate) mod session;
