@@ -3,4 +3,5 @@
 //! The library holds everything; `main.rs` only starts it.
 
 mod clock;
+mod rooms;
 mod storage;
