@@ -5,6 +5,7 @@
 mod api;
 mod clock;
 mod config;
+mod rooms;
 mod server;
 mod storage;
 mod users;

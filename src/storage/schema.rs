@@ -3,11 +3,18 @@
 //! A number in a key is big-endian, so a range over the first parts of a key reads in the order of
 //! the rest.
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{
+    OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedTransactionId, OwnedUserId,
+};
 
 use super::{
     intern::{RoomNumber, UserNumber},
     table::Table,
+    value::Json,
+};
+use crate::rooms::record::{
+    AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord, StateChange,
+    UserRoom,
 };
 
 macro_rules! tables {
@@ -49,4 +56,47 @@ tables! {
     ROOM_NUMBERS = RoomNumbers "room_numbers": OwnedRoomId => RoomNumber;
     /// The room a number stands for.
     ROOM_IDS = RoomIds "room_ids": RoomNumber => OwnedRoomId;
+
+    /// What never changes about a room.
+    ROOMS = Rooms "rooms": RoomNumber => Json<RoomRecord>;
+    /// The number that the room's next event gets. Every change of a room's graph requires the one
+    /// it was built on, so that a change built on one that failed fails too.
+    ROOM_HEADS = RoomHeads "room_heads": RoomNumber => EventNumber;
+    /// Every event, by room.
+    EVENTS = Events "events": (RoomNumber, EventNumber) => EventRecord;
+    /// Where an event is kept.
+    EVENT_IDS = EventIds "event_ids": OwnedEventId => (RoomNumber, EventNumber);
+    /// A room's events in the order in which they are shown. The key of a live event is its stream
+    /// position; of backfilled ones it is negative and counts down. Rejected and soft-failed events
+    /// and outliers are not here.
+    TIMELINE = Timeline "timeline": (RoomNumber, i64) => EventNumber;
+    /// The accepted events that no accepted event refers to yet.
+    FORWARD_EXTREMITIES = ForwardExtremities "forward_extremities": (RoomNumber, EventNumber) => ();
+    /// A room's current state by (type, state key).
+    CURRENT_STATE = CurrentState "current_state": (RoomNumber, String, String) => EventNumber;
+    /// Every event that ever held a (type, state key) of a room's current state, by the stream
+    /// position from which on it did.
+    STATE_HISTORY = StateHistory "state_history":
+        (RoomNumber, String, String, u64) => EventNumber;
+    /// The changes of a room's current state, by stream position.
+    STATE_CHANGES = StateChanges "state_changes": (RoomNumber, u64) => StateChange;
+    /// The rooms that a user was ever invited to, joined or knocked on.
+    USER_ROOMS = UserRooms "user_rooms": (UserNumber, RoomNumber) => UserRoom;
+    /// A room's members by their current membership.
+    ROOM_MEMBERS = RoomMembers "room_members":
+        (RoomNumber, Membership, UserNumber) => EventNumber;
+    /// The event that a device's request made: by user, device, what kind of request in which room,
+    /// and the transaction ID.
+    TRANSACTIONS = Transactions "transactions":
+        (UserNumber, OwnedDeviceId, String, OwnedTransactionId) => OwnedEventId;
+    /// Where a local alias leads.
+    ALIASES = Aliases "aliases": OwnedRoomAliasId => AliasRecord;
+    /// The local aliases of a room.
+    ROOM_ALIASES = RoomAliases "room_aliases": (RoomNumber, OwnedRoomAliasId) => ();
+    /// The rooms that the public room directory lists.
+    PUBLIC_ROOMS = PublicRooms "public_rooms": RoomNumber => ();
+    /// The keys this server signs with; the last one is used.
+    SIGNING_KEYS = SigningKeys "signing_keys": u64 => SigningKeyRecord;
+    /// Users whose display name or avatar changed and whose member events do not say so yet.
+    PROFILE_UPDATES = ProfileUpdates "profile_updates": UserNumber => ();
 }
