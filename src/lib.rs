@@ -8,4 +8,5 @@ mod config;
 mod rooms;
 mod server;
 mod storage;
+mod sync;
 mod users;

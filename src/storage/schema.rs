@@ -12,6 +12,7 @@ use super::{
     table::Table,
     value::Json,
 };
+use crate::rooms::receipts::{Receipt, ReceiptSlot};
 use crate::rooms::record::{
     AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord, StateChange,
     UserRoom,
@@ -99,4 +100,9 @@ tables! {
     SIGNING_KEYS = SigningKeys "signing_keys": u64 => SigningKeyRecord;
     /// Users whose display name or avatar changed and whose member events do not say so yet.
     PROFILE_UPDATES = ProfileUpdates "profile_updates": UserNumber => ();
+
+    /// Up to where a user has read: the latest receipt by kind and thread.
+    RECEIPTS = Receipts "receipts": (RoomNumber, UserNumber, String, String) => Json<Receipt>;
+    /// Which receipts changed, by stream position; a receipt stands here once.
+    RECEIPT_CHANGES = ReceiptChanges "receipt_changes": (RoomNumber, u64) => Json<ReceiptSlot>;
 }

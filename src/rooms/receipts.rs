@@ -1,0 +1,195 @@
+//! Read receipts: how far each user has read, unthreaded and by thread.
+//!
+//! Only the latest of a kind is kept; that is the policy by which receipts are collapsed.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receipts>
+
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, events::receipt::ReceiptType};
+use serde::{Deserialize, Serialize};
+
+use super::record::EventNumber;
+use crate::{
+    clock::Clock,
+    storage::{
+        Batch, Db, Json, Range, Read, StorageError,
+        intern::{RoomNumber, UserNumber},
+        schema::{RECEIPT_CHANGES, RECEIPTS},
+    },
+};
+
+/// Receipts of all rooms.
+#[derive(Clone)]
+pub(crate) struct Receipts {
+    db: Db,
+    clock: Clock,
+}
+
+/// Which of a user's receipts in a room.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub(crate) struct ReceiptSlot {
+    /// Whose.
+    pub(crate) user: u64,
+    /// `m.read` or `m.read.private`.
+    pub(crate) kind: String,
+    /// `main`, the ID of a thread's root, or empty for an unthreaded receipt.
+    pub(crate) thread: String,
+}
+
+/// One receipt.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Receipt {
+    /// Up to which event.
+    pub(crate) event_id: OwnedEventId,
+    /// The event's place in the order of arrival.
+    pub(crate) event_position: u64,
+    /// When it was sent.
+    pub(crate) ts: MilliSecondsSinceUnixEpoch,
+    /// The stream position of the receipt itself.
+    pub(crate) position: u64,
+}
+
+/// The event that a receipt is for.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadUpTo {
+    /// Its ID.
+    pub(crate) event_id: OwnedEventId,
+    /// Its number in the room.
+    pub(crate) event: EventNumber,
+    /// Its place in the order of arrival.
+    pub(crate) position: u64,
+}
+
+impl Receipts {
+    /// Receipts kept in `db`.
+    pub(crate) fn new(db: Db, clock: Clock) -> Self {
+        Self { db, clock }
+    }
+
+    /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
+    /// than what was read before changes nothing.
+    ///
+    /// The batch is unsynced: a receipt lost in a power failure is sent again with the next one.
+    pub(crate) async fn set(
+        &self,
+        room: RoomNumber,
+        user: UserNumber,
+        kind: &ReceiptType,
+        thread: &str,
+        up_to: &ReadUpTo,
+        wake: &[UserNumber],
+    ) -> Result<(), StorageError> {
+        let key = (room, user, kind.as_str(), thread);
+        let old = RECEIPTS.get(&self.db, &key).await?.map(|Json(receipt)| receipt);
+        if old.as_ref().is_some_and(|old| old.event_position >= up_to.position) {
+            return Ok(());
+        }
+        let slot = ReceiptSlot { user: user.0, kind: kind.to_string(), thread: thread.to_owned() };
+        let position = self.db.position().await?;
+        let receipt = Receipt {
+            event_id: up_to.event_id.clone(),
+            event_position: up_to.position,
+            ts: self.clock.now(),
+            position: position.value(),
+        };
+        let mut batch = Batch::unsynced();
+        // Two devices of one user may race; the loser finds the row changed and looks again.
+        match old {
+            Some(old) => {
+                RECEIPT_CHANGES.delete(&mut batch, &(room, old.position));
+                RECEIPTS.require_equals(&mut batch, &key, &Json(old));
+            }
+            None => RECEIPTS.require_absent(&mut batch, &key),
+        }
+        RECEIPT_CHANGES.put(&mut batch, &(room, position.value()), &Json(slot));
+        RECEIPTS.put(&mut batch, &key, &Json(receipt));
+        batch.hold(position);
+        batch.wake(wake.iter().copied());
+        match self.db.commit(batch).await {
+            Err(StorageError::Precondition { .. }) => {
+                Box::pin(self.set(room, user, kind, thread, up_to, wake)).await
+            }
+            done => done,
+        }
+    }
+
+    /// The receipts of `room` that changed after `since`, up to `until`, as `reader` may see them:
+    /// private ones only to their owner.
+    pub(crate) async fn changed(
+        &self,
+        at: &impl Read,
+        room: RoomNumber,
+        reader: UserNumber,
+        since: u64,
+        until: u64,
+    ) -> Result<Vec<(ReceiptSlot, Receipt)>, StorageError> {
+        let range = Range::prefix(&(room,)).after(&(room, since)).before(&(room, until + 1));
+        let changes = RECEIPT_CHANGES.scan(at, &range, usize::MAX).await?;
+        let slots: Vec<ReceiptSlot> = changes
+            .into_iter()
+            .map(|(_, Json(slot))| slot)
+            .filter(|slot| slot.kind != ReceiptType::ReadPrivate.as_str() || slot.user == reader.0)
+            .collect();
+        let keys = slots
+            .iter()
+            .map(|slot| (room, UserNumber(slot.user), slot.kind.as_str(), slot.thread.as_str()));
+        let receipts = RECEIPTS.multi_get(at, keys).await?;
+        Ok(slots
+            .into_iter()
+            .zip(receipts)
+            .filter_map(|(slot, receipt)| receipt.map(|Json(receipt)| (slot, receipt)))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::owned_event_id;
+
+    use super::*;
+
+    const ROOM: RoomNumber = RoomNumber(1);
+    const ALICE: UserNumber = UserNumber(1);
+    const BOB: UserNumber = UserNumber(2);
+
+    fn up_to(number: u64) -> ReadUpTo {
+        let event_id = match number {
+            1 => owned_event_id!("$one"),
+            _ => owned_event_id!("$two"),
+        };
+        ReadUpTo { event_id, event: EventNumber(number), position: number }
+    }
+
+    async fn seen_by(receipts: &Receipts, reader: UserNumber) -> Vec<OwnedEventId> {
+        let until = receipts.db.visible_position();
+        let changed = receipts.changed(&receipts.db, ROOM, reader, 0, until).await.unwrap();
+        changed.into_iter().map(|(_, receipt)| receipt.event_id).collect()
+    }
+
+    #[tokio::test]
+    async fn only_the_latest_receipt_is_kept_and_it_never_moves_back() {
+        let db = Db::in_memory().await;
+        let receipts = Receipts::new(db, Clock::manual(1));
+        for number in [1, 2, 1] {
+            receipts.set(ROOM, ALICE, &ReceiptType::Read, "", &up_to(number), &[]).await.unwrap();
+        }
+        assert_eq!(seen_by(&receipts, BOB).await, vec![owned_event_id!("$two")]);
+    }
+
+    #[tokio::test]
+    async fn a_private_receipt_is_seen_by_its_owner_only() {
+        let db = Db::in_memory().await;
+        let receipts = Receipts::new(db, Clock::manual(1));
+        receipts.set(ROOM, ALICE, &ReceiptType::ReadPrivate, "", &up_to(1), &[]).await.unwrap();
+        assert_eq!(seen_by(&receipts, BOB).await, Vec::<OwnedEventId>::new());
+        assert_eq!(seen_by(&receipts, ALICE).await, vec![owned_event_id!("$one")]);
+    }
+
+    #[tokio::test]
+    async fn threads_have_receipts_of_their_own() {
+        let db = Db::in_memory().await;
+        let receipts = Receipts::new(db, Clock::manual(1));
+        receipts.set(ROOM, ALICE, &ReceiptType::Read, "", &up_to(2), &[]).await.unwrap();
+        receipts.set(ROOM, ALICE, &ReceiptType::Read, "main", &up_to(1), &[]).await.unwrap();
+        assert_eq!(seen_by(&receipts, BOB).await.len(), 2);
+    }
+}

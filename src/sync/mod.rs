@@ -1,0 +1,3 @@
+//! Telling clients what happened: nothing missed, nothing twice.
+
+pub(crate) mod token;
