@@ -12,10 +12,20 @@ use super::{
     table::Table,
     value::Json,
 };
-use crate::rooms::receipts::{Receipt, ReceiptSlot};
-use crate::rooms::record::{
-    AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord, StateChange,
-    UserRoom,
+use crate::{
+    rooms::{
+        receipts::{Receipt, ReceiptSlot},
+        record::{
+            AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord,
+            StateChange, UserRoom,
+        },
+    },
+    users::{
+        Profile,
+        rows::{
+            Account, AccountDatum, Activity, Device, RegistrationToken, ShortLived, Threepid, Token,
+        },
+    },
 };
 
 macro_rules! tables {
@@ -105,4 +115,37 @@ tables! {
     RECEIPTS = Receipts "receipts": (RoomNumber, UserNumber, String, String) => Json<Receipt>;
     /// Which receipts changed, by stream position; a receipt stands here once.
     RECEIPT_CHANGES = ReceiptChanges "receipt_changes": (RoomNumber, u64) => Json<ReceiptSlot>;
+    /// Local accounts, closed ones too, so that no name is given out twice.
+    ACCOUNTS = Accounts "accounts": UserNumber => Json<Account>;
+    /// Devices that are logged in.
+    DEVICES = Devices "devices": (UserNumber, OwnedDeviceId) => Json<Device>;
+    /// When and from where a device was last active. Written late and unsynced.
+    DEVICE_ACTIVITY = DeviceActivity "device_activity":
+        (UserNumber, OwnedDeviceId) => Json<Activity>;
+    /// Access and refresh tokens by their hash.
+    TOKENS = Tokens "tokens": [u8; 32] => Json<Token>;
+    /// The tokens of a device.
+    DEVICE_TOKENS = DeviceTokens "device_tokens": (UserNumber, OwnedDeviceId, [u8; 32]) => ();
+    /// Registration tokens.
+    REGISTRATION_TOKENS = RegistrationTokens "registration_tokens":
+        String => Json<RegistrationToken>;
+    /// What is known for a while only, by the hash of the secret or ID it is asked for with:
+    /// user-interactive authentication, login and `OpenID` tokens, pending validations.
+    SHORT_LIVED = ShortLived "short_lived": [u8; 32] => Json<ShortLived>;
+    /// Rows of `short_lived` by the time they expire, in ms since the Unix epoch.
+    SHORT_LIVED_EXPIRY = ShortLivedExpiry "short_lived_expiry": (u64, [u8; 32]) => ();
+    /// Third-party identifiers by medium and address: whose they are.
+    THREEPIDS = Threepids "threepids": (String, String) => UserNumber;
+    /// The third-party identifiers of a user, by medium and address.
+    USER_THREEPIDS = UserThreepids "user_threepids": (UserNumber, String, String) => Json<Threepid>;
+    /// Profiles of local users.
+    PROFILES = Profiles "profiles": UserNumber => Json<Profile>;
+    /// Account data by user, room (0: global) and type.
+    ACCOUNT_DATA = AccountData "account_data":
+        (UserNumber, RoomNumber, String) => AccountDatum;
+    /// Account data by user and the stream position of its last change: room and type.
+    ACCOUNT_DATA_CHANGES = AccountDataChanges "account_data_changes":
+        (UserNumber, u64) => (RoomNumber, String);
+    /// Filters for `/sync` by the user and the hash of their content.
+    FILTERS = Filters "filters": (UserNumber, String) => Vec<u8>;
 }
