@@ -1,7 +1,9 @@
 //! What one change writes.
 
-use super::{positions::Position, schema::TableId};
-use crate::storage::intern::UserNumber;
+use super::{
+    MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError, intern::UserNumber,
+    positions::Position, schema::TableId, wakes::Wakes,
+};
 
 /// Writes that become visible and durable together, or not at all.
 #[derive(Debug, Default)]
@@ -75,8 +77,44 @@ impl Batch {
         self.positions.push(position);
     }
 
-    /// Wakes the waiting syncs of these users once the batch's positions are visible.
+    /// Wakes the waiting syncs of these users once the batch's positions are visible; if it has none,
+    /// when it is committed.
     pub(crate) fn wake(&mut self, users: impl IntoIterator<Item = UserNumber>) {
         self.wakes.extend(users);
+    }
+
+    /// Size of the keys and values written.
+    pub(super) fn bytes(&self) -> usize {
+        let row = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+        self.writes.iter().map(row).sum()
+    }
+
+    /// Whether every engine can hold this.
+    pub(super) fn check(&self) -> Result<(), StorageError> {
+        for write in &self.writes {
+            let value_bytes = write.value.as_ref().map_or(0, Vec::len);
+            if write.key.len() > MAX_KEY_BYTES || value_bytes > MAX_VALUE_BYTES {
+                let bytes = value_bytes.max(write.key.len());
+                return Err(StorageError::TooLarge { table: write.table.name(), bytes });
+            }
+        }
+        match self.bytes() {
+            bytes if bytes > MAX_BATCH_BYTES => Err(StorageError::BatchTooLarge { bytes }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells that the batch is committed: its positions are done, and once they are visible those
+    /// who wait for it are woken; at once if it has none.
+    pub(super) fn announce(mut self, wakes: &Wakes) {
+        self.positions.sort_by_key(Position::value);
+        let Some(last) = self.positions.pop() else {
+            wakes.wake(&self.wakes);
+            return;
+        };
+        for position in self.positions {
+            position.committed(Vec::new());
+        }
+        last.committed(self.wakes);
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,7 +12,9 @@ use tokio::sync::oneshot;
 use super::{
     Batch, StorageError,
     memory::{MemoryEngine, MemorySnapshot},
+    rocks::{RocksEngine, RocksSnapshot},
     schema::TableId,
+    stats::Stats,
 };
 
 /// Rows as the engine keeps them.
@@ -49,22 +52,42 @@ pub(crate) trait Read: Send + Sync {
 pub(super) enum Engine {
     /// Everything in memory: for tests.
     Memory(MemoryEngine),
+    /// On disk.
+    RocksDb(RocksEngine),
 }
 
-/// A state that stays as it was.
+/// A state that stays as it was, for as long as it is held. Rows deleted since are kept on disk for
+/// it: hold it for a request, not for a connection.
+#[derive(Clone)]
 pub(crate) enum Snapshot {
     /// Of the memory engine.
     Memory(MemorySnapshot),
+    /// Of the engine on disk.
+    RocksDb(RocksSnapshot),
 }
 
-/// The outcome of a queued batch.
+/// The outcome of a queued batch. The batch is applied whether this is awaited or not.
 pub(crate) struct Pending {
-    outcome: oneshot::Receiver<Result<(), StorageError>>,
+    outcome: Outcome,
 }
+
+enum Outcome {
+    Known(Option<Result<(), StorageError>>),
+    Awaited(oneshot::Receiver<Result<(), StorageError>>),
+}
+
+/// The engine ended without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the storage engine ended before it answered")]
+struct Ended;
 
 impl Pending {
     pub(super) fn new(outcome: oneshot::Receiver<Result<(), StorageError>>) -> Self {
-        Self { outcome }
+        Self { outcome: Outcome::Awaited(outcome) }
+    }
+
+    pub(super) fn ready(outcome: Result<(), StorageError>) -> Self {
+        Self { outcome: Outcome::Known(Some(outcome)) }
     }
 }
 
@@ -72,91 +95,91 @@ impl Future for Pending {
     type Output = Result<(), StorageError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.outcome).poll(context).map(|outcome| {
-            outcome.unwrap_or_else(|closed| {
-                Err(StorageError::Engine { source: std::sync::Arc::new(closed) })
-            })
-        })
+        let unknown = || Err(StorageError::Unknown { source: Arc::new(Ended) });
+        match &mut self.outcome {
+            Outcome::Known(outcome) => Poll::Ready(outcome.take().unwrap_or_else(unknown)),
+            Outcome::Awaited(outcome) => {
+                Pin::new(outcome).poll(context).map(|answer| answer.unwrap_or_else(|_| unknown()))
+            }
+        }
     }
 }
 
 impl Engine {
-    #[cfg(test)]
-    pub(super) fn memory() -> Self {
-        Self::Memory(MemoryEngine::default())
-    }
-
     pub(super) fn enqueue(&self, batch: Batch) -> Pending {
         match self {
             Self::Memory(engine) => engine.enqueue(batch),
+            Self::RocksDb(engine) => engine.enqueue(batch),
         }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
         match self {
             Self::Memory(engine) => Snapshot::Memory(engine.snapshot()),
+            Self::RocksDb(engine) => Snapshot::RocksDb(engine.snapshot()),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Memory(_) => (),
+            Self::RocksDb(engine) => engine.close().await,
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        match self {
+            Self::Memory(engine) => Stats { commits: engine.counters().read(), ..Stats::default() },
+            Self::RocksDb(engine) => engine.stats(),
         }
     }
 }
 
-impl Read for Engine {
-    async fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        match self {
-            Self::Memory(engine) => Ok(engine.snapshot().get(table, key)),
-        }
-    }
+/// Both kinds of reading are the same three calls, on whichever engine it is.
+macro_rules! read_by_engine {
+    ($($kind:ident: $memory:ident => $memory_reads:expr),*) => {$(
+        impl Read for $kind {
+            async fn get(
+                &self,
+                table: TableId,
+                key: &[u8],
+            ) -> Result<Option<Vec<u8>>, StorageError> {
+                match self {
+                    Self::Memory($memory) => Ok($memory_reads.get(table, key)),
+                    Self::RocksDb(engine) => engine.get(table, key).await,
+                }
+            }
 
-    async fn multi_get(
-        &self,
-        table: TableId,
-        keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
-        match self {
-            Self::Memory(engine) => Ok(engine.snapshot().multi_get(table, keys)),
-        }
-    }
+            async fn multi_get(
+                &self,
+                table: TableId,
+                keys: &[Vec<u8>],
+            ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+                match self {
+                    Self::Memory($memory) => Ok($memory_reads.multi_get(table, keys)),
+                    Self::RocksDb(engine) => engine.multi_get(table, keys).await,
+                }
+            }
 
-    async fn scan(
-        &self,
-        table: TableId,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-        backwards: bool,
-    ) -> Result<Rows, StorageError> {
-        match self {
-            Self::Memory(engine) => Ok(engine.snapshot().scan(table, start, end, limit, backwards)),
+            async fn scan(
+                &self,
+                table: TableId,
+                start: &[u8],
+                end: Option<&[u8]>,
+                limit: usize,
+                backwards: bool,
+            ) -> Result<Rows, StorageError> {
+                match self {
+                    Self::Memory($memory) => {
+                        Ok($memory_reads.scan(table, start, end, limit, backwards))
+                    }
+                    Self::RocksDb(engine) => {
+                        engine.scan(table, start, end, limit, backwards).await
+                    }
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl Read for Snapshot {
-    async fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        match self {
-            Self::Memory(snapshot) => Ok(snapshot.get(table, key)),
-        }
-    }
-
-    async fn multi_get(
-        &self,
-        table: TableId,
-        keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
-        match self {
-            Self::Memory(snapshot) => Ok(snapshot.multi_get(table, keys)),
-        }
-    }
-
-    async fn scan(
-        &self,
-        table: TableId,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-        backwards: bool,
-    ) -> Result<Rows, StorageError> {
-        match self {
-            Self::Memory(snapshot) => Ok(snapshot.scan(table, start, end, limit, backwards)),
-        }
-    }
-}
+read_by_engine!(Engine: engine => engine.snapshot(), Snapshot: snapshot => snapshot);

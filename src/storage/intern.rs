@@ -99,14 +99,27 @@ where
         Q: AsKey<I> + ToOwned<Owned = I> + Eq + std::hash::Hash + ?Sized,
         I: std::borrow::Borrow<Q>,
     {
-        if let Some(number) = self.find(db, id).await? {
-            return Ok(number);
+        loop {
+            if let Some(number) = self.find(db, id).await? {
+                return Ok(number);
+            }
+            match self.give(db, id).await {
+                // Somebody else was faster.
+                Err(StorageError::Precondition { .. }) => (),
+                result => return result,
+            }
         }
-        let mut counter = self.counter.lock().await;
-        if let Some(number) = self.find(db, id).await? {
-            return Ok(number);
-        }
+    }
+
+    /// Gives `id` the next number, if it has none.
+    async fn give<Q>(&self, db: &Db, id: &Q) -> Result<N, StorageError>
+    where
+        Q: AsKey<I> + ToOwned<Owned = I> + Eq + std::hash::Hash + ?Sized,
+        I: std::borrow::Borrow<Q>,
+    {
+        let owned = id.to_owned();
         let mut batch = Batch::unsynced();
+        let mut counter = self.counter.lock().await;
         let (next, ceiling) = match *counter {
             Some((next, ceiling)) if next < ceiling => (next, ceiling),
             _ => {
@@ -117,16 +130,22 @@ where
                 };
                 let mut bytes = Vec::new();
                 (start + BLOCK).to_bytes(&mut bytes);
-                META.put(&mut batch, self.counter_key, &bytes);
+                // A batch of its own, since the other may be refused. It goes first, and if it
+                // fails so does everything after it.
+                let mut ceiling = Batch::unsynced();
+                META.put(&mut ceiling, self.counter_key, &bytes);
+                drop(db.enqueue(ceiling));
                 (start, start + BLOCK)
             }
         };
         let number = N::from(next);
-        let owned = id.to_owned();
+        self.numbers.require_absent(&mut batch, &owned);
         self.numbers.put(&mut batch, &owned, &number);
         self.names.put(&mut batch, &number, &owned);
-        db.commit(batch).await?;
+        let queued = db.enqueue(batch);
+        // The number is gone from here on, even if this future is dropped before the outcome.
         *counter = Some((next + 1, ceiling));
+        queued.await?;
         self.to_number.insert(owned.clone(), number);
         self.to_name.insert(number, owned);
         Ok(number)

@@ -10,12 +10,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 use super::{
-    Batch, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError,
+    Batch, Durability, StorageError,
     engine::{Pending, Rows},
     schema::TableId,
+    stats::Counters,
+    wakes::Wakes,
 };
 
 /// Shared with snapshots; copied by the first write after one.
@@ -26,6 +27,8 @@ type Tables = BTreeMap<TableId, Arc<BTreeMap<Vec<u8>, Vec<u8>>>>;
 pub(super) struct MemoryEngine {
     tables: Arc<Mutex<Tables>>,
     reads: Arc<AtomicU64>,
+    counters: Arc<Counters>,
+    wakes: Arc<Wakes>,
 }
 
 /// The tables as they were.
@@ -40,29 +43,34 @@ impl MemoryEngine {
         MemorySnapshot { tables: self.tables.lock().clone(), reads: Arc::clone(&self.reads) }
     }
 
-    pub(super) fn enqueue(&self, batch: Batch) -> Pending {
-        let (done, outcome) = oneshot::channel();
-        // The caller may have gone away; the batch is applied all the same.
-        let _ = done.send(self.apply(batch));
-        Pending::new(outcome)
+    /// An empty engine that wakes those who wait by `wakes`.
+    pub(super) fn new(wakes: Arc<Wakes>) -> Self {
+        Self { wakes, ..Self::default() }
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), StorageError> {
+    /// How many reads there were, each of them a round trip for an engine across a network.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn enqueue(&self, batch: Batch) -> Pending {
+        Pending::ready(batch.check().and_then(|()| self.apply(batch)))
+    }
+
+    fn apply(&self, mut batch: Batch) -> Result<(), StorageError> {
         let mut tables = self.tables.lock();
         for row in &batch.preconditions {
             let present = tables.get(&row.table).and_then(|table| table.get(&row.key));
             if present != row.value.as_ref() {
+                self.counters.refused();
                 return Err(StorageError::Precondition { table: row.table.name() });
             }
         }
-        for write in &batch.writes {
-            let bytes = write.value.as_ref().map_or(0, Vec::len);
-            if write.key.len() > MAX_KEY_BYTES || bytes > MAX_VALUE_BYTES {
-                let bytes = bytes.max(write.key.len());
-                return Err(StorageError::TooLarge { table: write.table.name(), bytes });
-            }
-        }
-        for write in batch.writes {
+        for write in std::mem::take(&mut batch.writes) {
             let table = Arc::make_mut(tables.entry(write.table).or_default());
             match write.value {
                 Some(value) => table.insert(write.key, value),
@@ -70,10 +78,9 @@ impl MemoryEngine {
             };
         }
         drop(tables);
-        let mut wakes = batch.wakes;
-        for position in batch.positions {
-            position.committed(std::mem::take(&mut wakes));
-        }
+        self.counters.group(batch.durability == Durability::Synced);
+        self.counters.committed(batch.durability, std::time::Duration::ZERO);
+        batch.announce(&self.wakes);
         Ok(())
     }
 }

@@ -8,10 +8,16 @@ mod batch;
 mod engine;
 pub(crate) mod intern;
 pub(crate) mod key;
+mod layout;
 mod memory;
+mod open;
 mod positions;
+mod rocks;
 pub(crate) mod schema;
+pub(crate) mod stats;
 mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 mod wakes;
 
@@ -19,6 +25,8 @@ use std::sync::Arc;
 
 pub(crate) use batch::{Batch, Durability};
 pub(crate) use engine::{Pending, Read, Snapshot};
+pub(crate) use layout::Layout;
+pub(crate) use open::{OpenError, Settings};
 pub(crate) use positions::Position;
 pub(crate) use table::{Range, Table};
 pub(crate) use value::{Json, Value};
@@ -28,6 +36,7 @@ use engine::Engine;
 use intern::{RoomNumbers, UserNumber, UserNumbers};
 use positions::Positions;
 use schema::{META, TableId};
+use stats::Stats;
 use wakes::Wakes;
 
 /// What can go wrong below the domain.
@@ -53,7 +62,22 @@ pub(crate) enum StorageError {
         /// The table.
         table: &'static str,
     },
-    /// The engine failed: the disk is full or broken, or the engine was closed.
+    /// A batch is larger than every engine can apply as a whole; nothing of it was written.
+    #[error("a change of {bytes} bytes is too large to be made at once")]
+    BatchTooLarge {
+        /// Size of its keys and values.
+        bytes: usize,
+    },
+    /// The batch may have been applied or not: the disk failed in the middle of it. Ask again, after
+    /// a restart, for a row that the batch would have written.
+    #[error("it is not known whether the change was stored")]
+    Unknown {
+        /// What the engine said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine failed: the disk is broken, an earlier write failed (then nothing is written
+    /// until a restart), or the engine was closed. Nothing of the batch was written.
     #[error("the storage engine failed")]
     Engine {
         /// What it said.
@@ -66,6 +90,8 @@ pub(crate) enum StorageError {
 pub(crate) const MAX_VALUE_BYTES: usize = 100_000;
 /// The largest key.
 pub(crate) const MAX_KEY_BYTES: usize = 1_000;
+/// The largest batch, keys and values together.
+pub(crate) const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// The database: reads, commits, positions and numbers.
 #[derive(Clone)]
@@ -88,16 +114,18 @@ impl Db {
     /// An empty database in memory, gone when dropped.
     #[cfg(test)]
     pub(crate) async fn in_memory() -> Self {
-        Self::over(Engine::memory()).await.expect("an empty memory engine can be read")
+        let wakes = Arc::<Wakes>::default();
+        let engine = Engine::Memory(memory::MemoryEngine::new(Arc::clone(&wakes)));
+        Self::over(engine, wakes).await.expect("an empty memory engine can be read")
     }
 
-    async fn over(engine: Engine) -> Result<Self, StorageError> {
+    /// The database in `engine`, which wakes those who wait by `wakes`.
+    async fn over(engine: Engine, wakes: Arc<Wakes>) -> Result<Self, StorageError> {
         let ceiling = match engine.get(TableId::Meta, &encoded_meta_key(POSITION_CEILING)).await? {
             Some(bytes) => u64::from_bytes(&bytes)
                 .ok_or(StorageError::Corrupt { table: TableId::Meta.name() })?,
             None => 1,
         };
-        let wakes = Arc::<Wakes>::default();
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
@@ -119,6 +147,27 @@ impl Db {
     /// Commits `batch`: returns when it is applied, and on disk unless it is unsynced.
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         self.enqueue(batch).await
+    }
+
+    /// Commits what is queued, syncs the log and stops: later batches fail, reads go on. The files
+    /// are closed, and the directory may be opened again, when every handle and snapshot is gone.
+    pub(crate) async fn close(&self) {
+        self.shared.engine.close().await;
+    }
+
+    /// Sizes, counts and latencies, for metrics. Reads one number per table: not for every request.
+    pub(crate) fn stats(&self) -> Stats {
+        self.shared.engine.stats()
+    }
+
+    /// How many reads there were so far, each of them a round trip for an engine across a network:
+    /// tests hold hot paths to a budget. Counted by the memory engine only.
+    #[cfg(test)]
+    pub(crate) fn round_trips(&self) -> u64 {
+        match &self.shared.engine {
+            Engine::Memory(engine) => engine.reads(),
+            Engine::RocksDb(_) => 0,
+        }
     }
 
     /// The state of now, unmoved by later commits.

@@ -9,6 +9,7 @@ use ruma::{
 
 use super::{
     intern::{RoomNumber, UserNumber},
+    layout::Layout,
     table::Table,
     value::Json,
 };
@@ -28,8 +29,11 @@ use crate::{
     },
 };
 
+/// Declares the tables. A line is `CONST = Id "name": Key => Value;`; where the usual [`Layout`]
+/// does not fit, `[layout]` stands before the colon: `"events" [Layout::TEXT.prefix(8)]: …`.
 macro_rules! tables {
-    ($($(#[$doc:meta])* $table:ident = $id:ident $name:literal: $key:ty => $value:ty;)*) => {
+    ($($(#[$doc:meta])*
+        $table:ident = $id:ident $name:literal $([$layout:expr])?: $key:ty => $value:ty;)*) => {
         /// Which table; also its place in the list of all of them.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub(crate) enum TableId {
@@ -46,6 +50,13 @@ macro_rules! tables {
                     $(Self::$id => $name,)*
                 }
             }
+
+            /// How the engine is told to keep the table.
+            pub(crate) fn layout(self) -> Layout {
+                match self {
+                    $(Self::$id => tables!(@layout $($layout)?),)*
+                }
+            }
         }
 
         $(
@@ -53,6 +64,8 @@ macro_rules! tables {
             pub(crate) const $table: Table<$key, $value> = Table::new(TableId::$id);
         )*
     };
+    (@layout) => { Layout::NUMBERS };
+    (@layout $layout:expr) => { $layout };
 }
 
 tables! {

@@ -72,7 +72,7 @@ impl<K> Range<K> {
 }
 
 /// The smallest key greater than all that begin with `prefix`; none if there is no such key.
-fn after_all_beginning_with(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn after_all_beginning_with(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xFF)?;
     let mut end = prefix.get(..=last)?.to_vec();
     *end.last_mut()? += 1;
