@@ -3,10 +3,19 @@
 //! The library holds everything; `main.rs` only starts it.
 
 mod api;
+mod cli;
 mod clock;
 mod config;
 mod rooms;
+mod http;
 mod server;
+mod shutdown;
 mod storage;
 mod sync;
+mod telemetry;
 mod users;
+
+/// Runs the command line that the process was started with.
+pub fn run() -> std::process::ExitCode {
+    cli::run()
+}

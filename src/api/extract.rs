@@ -19,14 +19,11 @@ use ruma::api::{
 };
 
 use super::error::ApiError;
+use crate::http::{BodyError, ClientAddress};
 use crate::users::session::{AuthError, Session, Sessions};
 
 /// The largest JSON body: far above an event's 64 KiB, since uploads of keys are larger.
 pub(crate) const MAX_JSON_BODY_BYTES: usize = 8 * 1024 * 1024;
-
-/// The address a request comes from, behind trusted proxies too. An extension of the request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// What is known of the program that asks.
 #[derive(Clone, Debug, Default)]
@@ -130,27 +127,22 @@ impl<R: IncomingRequest> Received<R> {
 /// Reads a body of bounded size.
 pub(crate) async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, MAX_JSON_BODY_BYTES).await.map_err(|error| {
-        if is_too_large(&error) {
-            ApiError::new(ErrorKind::TooLarge, "The request's body is too large")
-        } else {
-            ApiError::with_status(
+        match BodyError::of(&error) {
+            BodyError::TooLarge => {
+                ApiError::new(ErrorKind::TooLarge, "The request's body is too large")
+            }
+            BodyError::TooSlow => ApiError::with_status(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorKind::Unknown,
+                "The request's body did not come",
+            ),
+            BodyError::Broken => ApiError::with_status(
                 StatusCode::BAD_REQUEST,
                 ErrorKind::Unknown,
                 "The request's body could not be read",
-            )
+            ),
         }
     })
-}
-
-fn is_too_large(error: &axum::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 fn placeholders<R: IncomingRequest>() -> usize {

@@ -14,15 +14,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-pub(crate) use self::{
-    proxy::TrustedProxy,
-    secret::Secret,
-    sections::{
-        Appservice, Config, Contact, Federation, Listener, Log, LogFormat, Media, Memory, Metrics,
-        Outgoing, Password, Presence, Proxies, Rate, RateLimits, Receipts, Registration, Smtp,
-        SmtpTls, Support, TlsFiles, Turn, WellKnown,
-    },
-};
+pub(crate) use self::{proxy::TrustedProxy, secret::Secret, sections::*};
 
 /// Every key with its meaning and default, as an annotated TOML file.
 pub(crate) const REFERENCE: &str = include_str!("reference.toml");

@@ -1,0 +1,82 @@
+//! The command line.
+
+mod check;
+mod serve;
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+/// A Matrix homeserver.
+///
+/// Without a configuration file it serves the name `localhost` on 127.0.0.1:8008.
+#[derive(Debug, Parser)]
+#[command(name = "myelin", version)]
+struct Arguments {
+    /// The configuration file, in TOML. `myelin check --reference` prints all that may stand in it.
+    #[arg(long, value_name = "PATH", env = "MYELIN_CONFIG", global = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server; this is what happens if no command is given.
+    Serve,
+    /// Check the configuration and print what it resolves to, without secrets.
+    Check {
+        /// Print every key with its meaning and default instead.
+        #[arg(long)]
+        reference: bool,
+    },
+}
+
+/// Runs the command that the process was started with.
+///
+/// A failure is told on stderr, with its causes, and by an exit code that is not 0.
+pub(crate) fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let path = arguments.config.as_deref();
+    let done = match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(path),
+        Command::Check { reference: false } => check::run(path),
+        Command::Check { reference: true } => check::print_reference(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("myelin: {}", with_causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// With the environment of the process. Variables that are no text are none of ours.
+fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+    Config::load(path, environment)
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some libraries repeat the cause in their own message.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,93 @@
+//! Stopping without leaving anybody in the middle of something.
+
+use std::sync::Arc;
+
+use axum::routing::get;
+use tokio::{sync::Notify, time::Instant};
+
+use super::*;
+
+#[tokio::test]
+async fn running_requests_are_answered_and_new_connections_refused() {
+    let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (entered, leave) = (Arc::clone(&entered), Arc::clone(&leave));
+        move || async move {
+            entered.notify_one();
+            leave.notified().await;
+            "done"
+        }
+    };
+    let server = Setup::new(Router::new().route("/slow", get(handler))).start().await;
+    let asking = tokio::spawn(client().get(server.url("/slow")).send());
+    within(entered.notified()).await;
+    let idle = server.connect().await;
+
+    server.shutdown.start();
+    // Refused once the listener is closed, which the idle connection's end shows.
+    let mut idle = idle;
+    assert_eq!(read_all(&mut idle).await, "");
+    assert!(TcpStream::connect(("127.0.0.1", server.port())).await.is_err());
+    assert!(!server.serving.is_finished());
+
+    leave.notify_one();
+    let answer = within(asking).await.unwrap().unwrap();
+    assert_eq!(answer.text().await.unwrap(), "done");
+    within(server.serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn long_polls_return_when_the_server_stops() {
+    let entered = Arc::new(Notify::new());
+    let told = Arc::clone(&entered);
+    let router = |stopping: Stopping| {
+        Router::new().route(
+            "/sync",
+            get(move || async move {
+                told.notify_one();
+                stopping.wait().await;
+                "nothing new"
+            }),
+        )
+    };
+    let server = Setup::with_stopping(router).start().await;
+    let asking = tokio::spawn(client().get(server.url("/sync")).send());
+    within(entered.notified()).await;
+    let started = Instant::now();
+    server.stop().await;
+    assert_eq!(asking.await.unwrap().unwrap().text().await.unwrap(), "nothing new");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut() {
+    let entered = Arc::new(Notify::new());
+    let told = Arc::clone(&entered);
+    let handler = move || async move {
+        told.notify_one();
+        std::future::pending::<()>().await;
+    };
+    let server = Setup::new(Router::new().route("/stuck", get(handler)))
+        .limits(|limits| limits.grace = Duration::from_millis(50))
+        .start()
+        .await;
+    let asking = tokio::spawn(client().get(server.url("/stuck")).send());
+    within(entered.notified()).await;
+    server.stop().await;
+    assert!(within(asking).await.unwrap().is_err());
+}
+
+/// On connections that are still open: a load balancer looks elsewhere.
+#[tokio::test]
+async fn health_says_that_the_server_is_stopping() {
+    let shutdown = Shutdown::new();
+    let limits = Limits::new(1, 1);
+    let app = App::plain(Router::new(), limits, shutdown.stopping());
+    let ask = || {
+        let request = http::Request::get("/health").body(axum::body::Body::empty()).unwrap();
+        app.handle(peer::Peer::Unix, request)
+    };
+    assert_eq!(ask().await.status(), 200);
+    shutdown.start();
+    assert_eq!(ask().await.status(), 503);
+}

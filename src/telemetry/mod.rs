@@ -1,0 +1,6 @@
+//! What the server tells about itself: logs on stderr, and numbers for Prometheus.
+
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod process;
+pub(crate) mod requests;

@@ -1,0 +1,51 @@
+//! Numbers about requests.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use metrics::{counter, gauge, histogram};
+
+pub(super) const TOTAL: &str = "myelin_http_requests_total";
+pub(super) const DURATION: &str = "myelin_http_request_duration_seconds";
+pub(super) const IN_FLIGHT: &str = "myelin_http_requests_in_flight";
+
+/// Counts an answered request. `endpoint` is the template of a path, so that there are few of them.
+pub(crate) fn record(endpoint: &str, method: &Method, status: StatusCode, took: Duration) {
+    let endpoint = endpoint.to_owned();
+    let method = known(method);
+    let status = status.as_str().to_owned();
+    histogram!(DURATION, "endpoint" => endpoint.clone(), "method" => method)
+        .record(took.as_secs_f64());
+    counter!(TOTAL, "endpoint" => endpoint, "method" => method, "status" => status).increment(1);
+}
+
+/// Anybody can make up methods; each would be a series of its own.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::HEAD => "HEAD",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+/// Counted as running until it is dropped, also when the client goes away.
+pub(crate) struct InFlight(());
+
+impl InFlight {
+    /// One more.
+    pub(crate) fn enter() -> Self {
+        gauge!(IN_FLIGHT).increment(1);
+        Self(())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        gauge!(IN_FLIGHT).decrement(1);
+    }
+}
