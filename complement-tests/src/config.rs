@@ -30,9 +30,13 @@ impl Config {
     /// Secret by which the test servers let accounts be made.
     pub const SHARED_SECRET: &str = "complement";
 
-    /// An empty file: everything is the server's own default.
-    pub fn empty() -> Self {
+    /// No file at all: everything is the server's own default.
+    pub(crate) fn nothing() -> Self {
         Self { table: Table::new() }
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.table.is_empty()
     }
 
     /// Sets one key, such as `registration.enabled`.
@@ -82,7 +86,7 @@ mod tests {
 
     #[test]
     fn keys_with_dots_become_sections() {
-        let config = Config::empty().with("a.b", 1).with("a.c", true).with("d", "e");
+        let config = Config::nothing().with("a.b", 1).with("a.c", true).with("d", "e");
         let expected = "[a]\nb = 1\nc = true\n";
         let file = config.to_toml(Path::new("/data"), 0);
         assert!(file.contains(expected), "{file}");

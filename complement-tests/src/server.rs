@@ -65,13 +65,18 @@ impl Server {
         Self { inner: Arc::new(Inner::start(config)), log_start: 0 }
     }
 
+    /// A server that was given neither file nor settings, but for a free port.
+    pub fn start_without_file() -> Self {
+        Self::start(&Config::nothing())
+    }
+
     /// Runs the binary with `arguments` and a configuration, until it ends by itself.
     pub async fn run(config: &Config, arguments: &[&str]) -> Exit {
         let directory = TempDir::new().expect("a temporary directory");
         let file = write_config(config, directory.path(), 0);
         let mut command = Command::new(homeserver_binary());
         command.args(arguments).arg("--config").arg(file).current_dir(directory.path());
-        start(command).exit(PATIENCE).await
+        start(command, &[]).exit(PATIENCE).await
     }
 
     /// Where it answers, without a slash at the end.
@@ -246,10 +251,16 @@ impl Inner {
 impl Own {
     /// Starts the process and waits until its first plain HTTP listener is up.
     fn launch(&self, config: &Config) -> Result<(Process, u16), String> {
-        let file = write_config(config, self.directory.path(), self.port);
         let mut command = Command::new(homeserver_binary());
-        command.arg("--config").arg(file).current_dir(self.directory.path());
-        let process = start(command);
+        command.current_dir(self.directory.path());
+        let own = if config.is_nothing() {
+            vec![("MYELIN_LISTENER__0__ADDRESS", format!("127.0.0.1:{}", self.port))]
+        } else {
+            let file = write_config(config, self.directory.path(), self.port);
+            command.arg("--config").arg(file);
+            Vec::new()
+        };
+        let process = start(command, &own);
         let port = process.wait_for(PATIENCE, |output| {
             let port = output.split("listening on http://127.0.0.1:").nth(1)?;
             let digits = port.split_once(|c: char| !c.is_ascii_digit())?.0;
@@ -267,11 +278,14 @@ fn write_config(config: &Config, directory: &Path, port: u16) -> PathBuf {
 }
 
 /// Starts the homeserver without what the surroundings of the test may have set.
-fn start(mut command: Command) -> Process {
+fn start(mut command: Command, settings: &[(&str, String)]) -> Process {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MYELIN_") {
             command.env_remove(name);
         }
+    }
+    for (name, value) in settings {
+        command.env(name, value);
     }
     Process::start(command).unwrap_or_else(|error| {
         panic!("cannot start {}: {error}", homeserver_binary().display());

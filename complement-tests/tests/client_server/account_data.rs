@@ -134,8 +134,10 @@ async fn tags_are_set_listed_and_deleted() {
     let path = tag("u.work");
     alice.delete(path.each_ref().map(String::as_str)).await.ok();
     assert_eq!(alice.get(tags).await.ok(), json!({ "tags": { "m.favourite": { "order": 0.5 } } }));
-    let data = ["user", user, "rooms", &room, "account_data", "m.tag"];
-    assert_eq!(alice.get(data).await.ok()["tags"]["m.favourite"]["order"], 0.5);
+    let response = alice.sync().now().await;
+    let data = response["rooms"]["join"][&room]["account_data"]["events"].as_array().unwrap();
+    let tags_event = data.iter().find(|event| event["type"] == "m.tag").unwrap();
+    assert_eq!(tags_event["content"], json!({ "tags": { "m.favourite": { "order": 0.5 } } }));
     let mallory = server.register("mallory").await;
     mallory.get(tags).await.fails(403, "M_FORBIDDEN");
 }

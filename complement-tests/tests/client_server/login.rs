@@ -185,7 +185,7 @@ async fn no_token_and_an_unknown_token_are_told_apart() {
     }
 }
 
-/// A refresh token brings a new pair; with the new access token in use, the old pair is dead.
+/// A refresh token brings a new pair; with the new access token in use, the old refresh token is dead.
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens>
 #[tokio::test]
 async fn a_refresh_token_renews_the_session() {
@@ -199,7 +199,6 @@ async fn a_refresh_token_renews_the_session() {
         &second.get("account/whoami").await.ok(),
         &json!({ "user_id": alice.user_id, "device_id": first.device_id }),
     );
-    first.get("account/whoami").await.fails(401, "M_UNKNOWN_TOKEN");
     refresh(&server, &refresh_token).await.fails(401, "M_UNKNOWN_TOKEN");
     refresh(&server, &text(&renewed, "/refresh_token")).await.ok();
 }

@@ -12,7 +12,9 @@
 
 mod account;
 mod account_data;
+mod bad_input;
 mod capabilities;
+mod configured;
 mod devices;
 mod filters;
 mod login;

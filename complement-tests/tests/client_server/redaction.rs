@@ -18,7 +18,7 @@ async fn a_redacted_message_is_empty() {
         let message = bob.say(&room, "regretted").await;
         let mut sync = alice.sync();
         sync.now().await;
-        let redaction = redact(&bob, &room, &message, "t1").await.ok();
+        let redaction = redact(&bob, &room, &message, "redact-1").await.ok();
         let redaction = text(&redaction, "/event_id");
 
         let seen = sync.until_event(&room, &redaction).await;
@@ -52,12 +52,28 @@ async fn redacting_others_needs_power() {
     let room = alice.create_room_with(&[&bob]).await;
     let hers = alice.say(&room, "hers").await;
     let his = bob.say(&room, "his").await;
-    redact(&bob, &room, &hers, "t1").await.fails(403, "M_FORBIDDEN");
-    redact(&alice, &room, &his, "t1").await.ok();
+    redact(&bob, &room, &hers, "redact-1").await.fails(403, "M_FORBIDDEN");
+    redact(&alice, &room, &his, "redact-1").await.ok();
     let event = alice.get(["rooms", &room, "event", &hers]).await.ok();
     assert_eq!(event["content"]["body"], "hers");
     let stranger = server.register("stranger").await;
-    redact(&stranger, &room, &hers, "t1").await.fails(403, "M_FORBIDDEN");
+    redact(&stranger, &room, &hers, "redact-1").await.fails(403, "M_FORBIDDEN");
+}
+
+/// A transaction ID of one endpoint means nothing to another.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers>
+#[tokio::test]
+async fn a_redaction_may_share_its_transaction_id_with_a_message() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let path = ["rooms", room.as_str(), "send", "m.room.message", "same"];
+    let message = alice.put(path, json!({ "msgtype": "m.text", "body": "regretted" })).await.ok();
+    let message = text(&message, "/event_id");
+    let redaction = redact(&alice, &room, &message, "same").await.ok();
+    assert_ne!(redaction["event_id"], message);
+    let event = alice.get(["rooms", &room, "event", &message]).await.ok();
+    assert_eq!(event["content"], json!({}), "{event}");
 }
 
 /// A repeated request is one redaction.
@@ -81,11 +97,11 @@ async fn redacted_state_keeps_what_is_protected() {
     let alice = server.register("alice").await;
     let room = alice.create_room(json!({ "room_version": "11" })).await;
     let topic = alice.set_state(&room, "m.room.topic", "", json!({ "topic": "regretted" })).await;
-    redact(&alice, &room, &topic, "t1").await.ok();
+    redact(&alice, &room, &topic, "redact-1").await.ok();
     assert_eq!(alice.state(&room, "m.room.topic", "").await, json!({}));
     let rules = json!({ "join_rule": "invite", "org.example.extra": 1 });
     let rules = alice.set_state(&room, "m.room.join_rules", "", rules).await;
-    redact(&alice, &room, &rules, "t2").await.ok();
+    redact(&alice, &room, &rules, "redact-2").await.ok();
     assert_eq!(alice.state(&room, "m.room.join_rules", "").await, json!({ "join_rule": "invite" }));
 }
 

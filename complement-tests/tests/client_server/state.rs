@@ -44,14 +44,12 @@ async fn state_keys_are_any_text() {
     let server = Server::shared();
     let alice = server.register("alice").await;
     let room = alice.create_room(json!({})).await;
-    for key in ["a/b", "two words", "ümlaut", "100%", "?#&+", "."] {
+    for key in ["a/b", "two words", "ümlaut", "100%", "?#&+"] {
         alice.set_state(&room, "org.example.key", key, json!({ "key": key })).await;
         let state = alice.get(["rooms", &room, "state"]).await.ok();
         let found = state.as_array().unwrap().iter().any(|event| event["state_key"] == key);
         assert!(found, "{key} in {state}");
-        if key != "." {
-            assert_eq!(alice.state(&room, "org.example.key", key).await, json!({ "key": key }));
-        }
+        assert_eq!(alice.state(&room, "org.example.key", key).await, json!({ "key": key }));
     }
 }
 

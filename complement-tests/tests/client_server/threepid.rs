@@ -76,7 +76,10 @@ async fn an_unproved_address_is_not_added() {
 #[tokio::test]
 async fn deleting_an_address_needs_an_account() {
     let server = Server::shared();
-    let body = json!({ "medium": "email", "address": "alice@example.org" });
+    let body = json!({
+        "medium": "email", "address": "alice@example.org", "client_secret": "s3cret",
+        "id_server": "id.example.org", "id_access_token": "t", "sid": "1",
+    });
     for path in ["account/3pid/delete", "account/3pid/unbind", "account/3pid/bind"] {
         server.anonymous().post(path, body.clone()).await.fails(401, "M_MISSING_TOKEN");
     }
