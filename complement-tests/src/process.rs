@@ -1,0 +1,220 @@
+//! A process of the test's own: started, watched, signalled and ended by its ID.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
+
+/// A child whose output is kept; killed when dropped.
+pub struct Process {
+    child: Child,
+    output: Arc<Output>,
+}
+
+/// How a process ended, and what it had said.
+#[derive(Debug)]
+pub struct Exit {
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// Standard output and error, in the order they came.
+    pub output: String,
+}
+
+#[derive(Default)]
+struct Output {
+    state: Mutex<OutputState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct OutputState {
+    text: String,
+    /// Pipes that are still open.
+    open: usize,
+}
+
+impl Process {
+    /// Starts `command` with its output caught.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start(mut command: Command) -> std::io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command)?;
+        let output = Arc::new(Output::default());
+        let out = child.stdout.take().expect("standard output is piped");
+        let err = child.stderr.take().expect("standard error is piped");
+        output.lock().open = 2;
+        Output::collect(&output, out);
+        Output::collect(&output, err);
+        Ok(Self { child, output })
+    }
+
+    /// The operating system's ID of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has printed.
+    pub fn output(&self) -> String {
+        self.output.lock().text.clone()
+    }
+
+    /// Waits until `find` finds something in the output.
+    ///
+    /// # Errors
+    /// What was printed, if the process ended or `limit` passed first.
+    pub fn wait_for<T>(
+        &self,
+        limit: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, String> {
+        let end = Instant::now() + limit;
+        let mut state = self.output.lock();
+        loop {
+            if let Some(found) = find(&state.text) {
+                return Ok(found);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if state.open == 0 || left.is_zero() {
+                return Err(state.text.clone());
+            }
+            state = match self.output.changed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn exit(mut self, limit: Duration) -> Exit {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                // The pipes may hold more than has been read yet.
+                let _ = self.wait_for::<()>(Duration::from_secs(5), |_| None);
+                return Exit { status, output: self.output() };
+            }
+            assert!(Instant::now() < end, "still running after {limit:?}\n{}", self.output());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    pub async fn terminate(self, limit: Duration) -> Exit {
+        self.signal(Signal::TERM);
+        self.exit(limit).await
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Stops it where it stands, until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Memory in use now (resident set), in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .expect("the process runs, on Linux");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a process ID");
+        kill_process(id, signal).expect("the child runs");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Output {
+    fn lock(&self) -> MutexGuard<'_, OutputState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn collect(this: &Arc<Self>, pipe: impl Read + Send + 'static) {
+        let this = Arc::clone(this);
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while matches!(lines.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+                this.lock().text.push_str(&String::from_utf8_lossy(&line));
+                this.changed.notify_all();
+                line.clear();
+            }
+            this.lock().open -= 1;
+            this.changed.notify_all();
+        });
+    }
+}
+
+/// Starts a child that dies with this test process, however that ends.
+///
+/// `setpriv` asks the kernel for that. The kernel means the thread that started
+/// the child, and the threads of tests come and go: so one lasting thread starts all.
+fn spawn(command: Command) -> std::io::Result<Child> {
+    type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static STARTER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::spawn(move || {
+            let bound = has_setpriv();
+            for (command, reply) in queue {
+                let mut command = if bound { bind_to_this_thread(&command) } else { command };
+                let _ = reply.send(command.spawn());
+            }
+        });
+        Mutex::new(jobs)
+    });
+    let (reply, answer) = mpsc::channel();
+    let jobs = starter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    jobs.send((command, reply)).expect("the starting thread lasts");
+    answer.recv().expect("the starting thread answers")
+}
+
+fn has_setpriv() -> bool {
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "true"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+fn bind_to_this_thread(command: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        bound.current_dir(directory);
+    }
+    bound.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    bound
+}

@@ -1,0 +1,33 @@
+//! The client-server API, endpoint by endpoint.
+//!
+//! Most tests share one server and can run against any homeserver:
+//! `HOMESERVER_URL=http://127.0.0.1:8008 cargo test -p complement-tests --test client_server -- --skip configured::`.
+//! Those in `configured` start servers with special configurations.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test may panic; a missing field of JSON is null, and compared as such"
+)]
+
+mod account;
+mod account_data;
+mod bad_input;
+mod capabilities;
+mod configured;
+mod devices;
+mod filters;
+mod login;
+mod membership;
+mod messages;
+mod profile;
+mod receipts;
+mod redaction;
+mod registration;
+mod room_creation;
+mod sending;
+mod state;
+mod sync;
+mod threepid;
+mod typing;
+mod uia;

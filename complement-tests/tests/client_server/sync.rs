@@ -1,0 +1,290 @@
+//! Following what happens.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+use std::future::IntoFuture as _;
+use std::time::Duration;
+
+use complement_tests::{Server, must_match, text, timeline};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// The first sync shows every joined room with its state and latest events.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn the_first_sync_shows_the_rooms() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    for number in 0..30 {
+        alice.say(&room, &number.to_string()).await;
+    }
+    let response = bob.sync().now().await;
+    let joined = &response["rooms"]["join"][&room];
+    let events = timeline(&response, &room);
+    assert_eq!(joined["timeline"]["limited"], true);
+    assert!(joined["timeline"]["prev_batch"].is_string());
+    assert_eq!(events.last().unwrap()["content"]["body"], "29");
+    // State is that before the timeline, so each piece is in one of the two.
+    let state = joined["state"]["events"].as_array().unwrap();
+    for event_type in ["m.room.create", "m.room.join_rules", "m.room.power_levels"] {
+        let all = state.iter().chain(&events);
+        assert_eq!(all.filter(|event| event["type"] == event_type).count(), 1, "{joined:#}");
+    }
+}
+
+/// Nothing new: the answer comes when the time is over, and nothing is in it.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn a_sync_without_news_waits() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let mut sync = alice.sync();
+    sync.now().await;
+    // What the first sync itself caused, if anything, is out of the way with the second.
+    sync.now().await;
+    let begun = Instant::now();
+    let response = sync.next(700).await;
+    assert!(begun.elapsed() >= Duration::from_millis(600), "answered too early: {response}");
+    assert_eq!(response["rooms"]["join"][&room], Value::Null, "{response}");
+}
+
+/// A waiting sync is woken by the event it waits for, at once.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn a_waiting_sync_is_woken() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let mut sync = bob.sync();
+    sync.now().await;
+    sync.now().await;
+    let begun = Instant::now();
+    let (response, event_id) = tokio::join!(sync.next(60_000), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        alice.say(&room, "wake up").await
+    });
+    assert!(begun.elapsed() < Duration::from_secs(30), "woken by time only");
+    let events = timeline(&response, &room);
+    assert_eq!(events.last().unwrap()["event_id"], event_id, "{response}");
+}
+
+/// Every event once, in order, over many small syncs.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+#[tokio::test]
+async fn nothing_is_missed_and_nothing_comes_twice() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let mut sync = bob.sync();
+    sync.now().await;
+    let speak = async {
+        let mut sent = Vec::new();
+        for number in 0..30 {
+            sent.push(alice.say(&room, &number.to_string()).await);
+        }
+        sent
+    };
+    let listen = async {
+        let mut seen = Vec::new();
+        let end = Instant::now() + Duration::from_mins(1);
+        while seen.len() < 30 && Instant::now() < end {
+            let response = sync.next(2_000).await;
+            assert_ne!(response["rooms"]["join"][&room]["timeline"]["limited"], true, "{response}");
+            seen.extend(timeline(&response, &room).iter().map(|event| text(event, "/event_id")));
+        }
+        seen
+    };
+    let (sent, seen) = tokio::join!(speak, listen);
+    assert_eq!(seen, sent);
+    let after = sync.now().await;
+    assert!(timeline(&after, &room).is_empty(), "{after}");
+}
+
+/// The same token gives the same news again: a lost answer loses nothing.
+#[tokio::test]
+async fn a_token_can_be_used_again() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let mut sync = bob.sync();
+    sync.now().await;
+    let token = sync.token().unwrap().to_owned();
+    let event_id = alice.say(&room, "hello").await;
+    for _ in 0..2 {
+        bob.sync().from(&token).until_event(&room, &event_id).await;
+    }
+}
+
+/// Leaving shows the room one last time, with the leave event.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn a_left_room_is_shown_once_more() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let mut sync = bob.sync();
+    sync.now().await;
+    let last = alice.say(&room, "before").await;
+    bob.leave(&room).await;
+    alice.say(&room, "after").await;
+    let left = sync.until(|response| response["rooms"]["leave"].get(&room).cloned()).await;
+    let events = left["timeline"]["events"].as_array().unwrap();
+    assert_eq!(events[0]["event_id"], last, "{left}");
+    must_match(
+        events.last().unwrap(),
+        &json!({ "type": "m.room.member", "content": { "membership": "leave" } }),
+    );
+    assert!(!left.to_string().contains("after"));
+    alice.say(&room, "much later").await;
+    let response = sync.now().await;
+    assert_eq!(response["rooms"]["leave"][&room], Value::Null, "{response}");
+    let fresh = bob.sync().now().await;
+    assert_eq!(fresh["rooms"]["leave"][&room], Value::Null, "{fresh}");
+    assert_eq!(fresh["rooms"]["join"][&room], Value::Null, "{fresh}");
+}
+
+/// Joining brings the state of the room into an incremental sync.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn a_newly_joined_room_comes_with_its_state() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat", "name": "Kitchen" })).await;
+    for number in 0..30 {
+        alice.say(&room, &number.to_string()).await;
+    }
+    let mut sync = bob.sync();
+    sync.now().await;
+    bob.join(&room).await;
+    let joined = sync.until(|response| response["rooms"]["join"].get(&room).cloned()).await;
+    let state = joined["state"]["events"].as_array().unwrap();
+    let name = state.iter().find(|event| event["type"] == "m.room.name").unwrap();
+    assert_eq!(name["content"]["name"], "Kitchen");
+}
+
+/// `full_state` repeats all state, changed or not.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn full_state_repeats_the_state() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({ "name": "Kitchen" })).await;
+    let mut sync = alice.sync();
+    sync.now().await;
+    let since = sync.token().unwrap().to_owned();
+    let request = alice.get("sync").query("since", &since).query("full_state", "true");
+    let response = request.query("timeout", "30000").await.ok();
+    let state = response["rooms"]["join"][&room]["state"]["events"].as_array().unwrap();
+    assert!(state.iter().any(|event| event["type"] == "m.room.name"), "{response}");
+}
+
+/// State changes in a gap come in `state`, not lost with the skipped timeline.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn state_changed_in_a_gap_is_not_lost() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let filter = json!({ "room": { "timeline": { "limit": 2 } } }).to_string();
+    let mut sync = bob.sync().with_filter(&filter);
+    sync.now().await;
+    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "first" })).await;
+    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "second" })).await;
+    for number in 0..5 {
+        alice.say(&room, &number.to_string()).await;
+    }
+    let response = sync.now().await;
+    let joined = &response["rooms"]["join"][&room];
+    assert_eq!(joined["timeline"]["limited"], true);
+    let state = joined["state"]["events"].as_array().unwrap();
+    let topics: Vec<&Value> = state
+        .iter()
+        .filter(|event| event["type"] == "m.room.topic")
+        .map(|event| &event["content"]["topic"])
+        .collect();
+    assert_eq!(topics, ["second"], "{joined:#}");
+}
+
+/// A filter may stand in the request or be named by its ID.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#filtering>
+#[tokio::test]
+async fn filters_choose_events_and_rooms() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let (room, other) = (alice.create_room(json!({})).await, alice.create_room(json!({})).await);
+    alice.say(&room, "hello").await;
+    alice.say(&other, "hello").await;
+    let filter = json!({
+        "room": { "rooms": [room], "timeline": { "types": ["m.room.message"], "limit": 5 } },
+    });
+    let id = alice.post(["user", &alice.user_id, "filter"], filter.clone()).await.ok();
+    for filter in [filter.to_string(), text(&id, "/filter_id")] {
+        let response = alice.sync().with_filter(&filter).now().await;
+        let events = timeline(&response, &room);
+        assert!(!events.is_empty(), "{response}");
+        assert!(events.iter().all(|event| event["type"] == "m.room.message"), "{response}");
+        assert_eq!(response["rooms"]["join"][&other], Value::Null, "{response}");
+    }
+}
+
+/// With lazy loading only the members that matter for the timeline are in the state.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
+#[tokio::test]
+async fn members_are_loaded_lazily() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let carol = server.register("carol").await;
+    // In a room without a name the heroes would be loaded as well.
+    let room = alice.create_room(json!({ "preset": "public_chat", "name": "Kitchen" })).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    bob.say(&room, "hello").await;
+    let filter = json!({
+        "room": { "state": { "lazy_load_members": true }, "timeline": { "limit": 1 } },
+    });
+    let response = alice.sync().with_filter(&filter.to_string()).now().await;
+    let state = response["rooms"]["join"][&room]["state"]["events"].as_array().unwrap();
+    let members: Vec<&Value> = state
+        .iter()
+        .filter(|event| event["type"] == "m.room.member")
+        .map(|event| &event["state_key"])
+        .collect();
+    assert!(members.contains(&&json!(bob.user_id)), "the sender is loaded: {members:?}");
+    assert!(!members.contains(&&json!(carol.user_id)), "nobody else is: {members:?}");
+    must_match(
+        &response["rooms"]["join"][&room]["summary"],
+        &json!({ "m.joined_member_count": 3 }),
+    );
+}
+
+/// Tokens are those of the server.
+#[tokio::test]
+async fn malformed_syncs_are_refused() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    for (name, value) in [("since", "made-up"), ("filter", "{broken"), ("timeout", "soon")] {
+        let answer = alice.get("sync").query(name, value).await;
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(!answer.errcode().is_empty(), "{answer}");
+    }
+    server.anonymous().get("sync").await.fails(401, "M_MISSING_TOKEN");
+}
+
+/// A session that ends while its sync waits gets no more news.
+#[tokio::test]
+async fn logging_out_ends_a_waiting_sync() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let mut sync = bob.sync();
+    sync.now().await;
+    let waiting = bob.get("sync").query("since", sync.token().unwrap()).query("timeout", "20000");
+    let (answer, ()) = tokio::join!(waiting.into_future(), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bob.post("logout", json!({})).await.ok();
+        alice.say(&room, "not for the logged out").await;
+    });
+    assert!(!answer.text.contains("not for the logged out"), "{answer}");
+}
