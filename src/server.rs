@@ -6,6 +6,7 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
+    shutdown::Stopping,
     storage::{Db, StorageError},
     users::session::Sessions,
 };
@@ -45,6 +46,7 @@ impl Server {
         db: Db,
         _clock: Clock,
         _random: Random,
+        _stopping: Stopping,
     ) -> Result<Self, StorageError> {
         Ok(Self { areas: Areas { sessions: Sessions::new(db) } })
     }

@@ -7,16 +7,17 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use super::with_causes;
 use crate::{
-    clock::Clock,
+    clock::{Clock, Random},
     config::Config,
     http::{App, CertificateReloader, Limits, Listeners},
+    server::Server,
     shutdown::Shutdown,
+    storage::{Db, Settings},
     telemetry::{logs, metrics, process},
 };
 
@@ -56,8 +57,12 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
         None => None,
     };
 
+    let settings = Settings::new(config.server_name.clone(), config.memory.budget_bytes);
+    let db = Db::open(&config.data_dir, &settings).await?;
     let shutdown = Shutdown::new();
-    let app = App::new(Router::new(), config, limits.clone(), shutdown.stopping());
+    let server =
+        Server::start(config, db, Clock::System, Random::system(), shutdown.stopping()).await?;
+    let app = App::new(server.router(), config, limits.clone(), shutdown.stopping());
 
     let certificates = listeners.certificates();
     for place in listeners.places() {

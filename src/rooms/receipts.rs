@@ -4,6 +4,9 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receipts>
 
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, events::receipt::ReceiptType};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +25,10 @@ use crate::{
 pub(crate) struct Receipts {
     db: Db,
     clock: Clock,
+    /// The position of a room's latest receipt, if there was one since the start: most syncs need
+    /// not look any further.
+    latest: Arc<Mutex<HashMap<RoomNumber, u64>>>,
+    started_at: u64,
 }
 
 /// Which of a user's receipts in a room.
@@ -62,7 +69,8 @@ pub(crate) struct ReadUpTo {
 impl Receipts {
     /// Receipts kept in `db`.
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+        let started_at = db.visible_position();
+        Self { db, clock, latest: Arc::default(), started_at }
     }
 
     /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
@@ -91,6 +99,7 @@ impl Receipts {
             ts: self.clock.now(),
             position: position.value(),
         };
+        self.latest.lock().insert(room, position.value());
         let mut batch = Batch::unsynced();
         // Two devices of one user may race; the loser finds the row changed and looks again.
         match old {
@@ -122,6 +131,11 @@ impl Receipts {
         since: u64,
         until: u64,
     ) -> Result<Vec<(ReceiptSlot, Receipt)>, StorageError> {
+        if since >= self.started_at
+            && self.latest.lock().get(&room).is_none_or(|last| *last <= since)
+        {
+            return Ok(Vec::new());
+        }
         let range = Range::prefix(&(room,)).after(&(room, since)).before(&(room, until + 1));
         let changes = RECEIPT_CHANGES.scan(at, &range, usize::MAX).await?;
         let slots: Vec<ReceiptSlot> = changes
