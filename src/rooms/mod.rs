@@ -1,5 +1,237 @@
 //! Rooms: the event graph, who is in them, what may be read of them.
 
+mod aliases;
+mod auth;
+mod create;
+pub(crate) mod error;
+mod event;
+mod filter;
+pub(crate) mod keys;
+mod membership;
+mod profile;
+mod read;
 pub(crate) mod receipts;
 pub(crate) mod record;
+mod redaction;
+mod room;
+mod send;
+mod show;
+mod timeline;
 pub(crate) mod typing;
+mod visibility;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use moka::{future::Cache as AsyncCache, sync::Cache};
+use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
+
+pub(crate) use create::{NewRoom, Preset};
+pub(crate) use error::RoomError;
+pub(crate) use event::Draft;
+pub(crate) use filter::EventFilter;
+pub(crate) use membership::Change;
+pub(crate) use profile::Profile;
+pub(crate) use room::Room;
+pub(crate) use show::Viewer;
+pub(crate) use timeline::{Boundary, Page, PageRequest};
+pub(crate) use visibility::Visibility;
+
+use crate::{
+    clock::{Clock, Random},
+    storage::{
+        Db, StorageError,
+        intern::{RoomNumber, UserNumber},
+        schema::ROOM_HEADS,
+    },
+    users::session::Session,
+};
+use keys::ServerKey;
+use writer::{RoomWriter, Sender};
+
+/// How many rooms are kept in memory, ready for the next event.
+const MAX_LOADED_ROOMS: u64 = 10_000;
+/// Of how many rooms the last position is kept in memory.
+const MAX_LAST_POSITIONS: u64 = 1_000_000;
+/// How often a change is tried that failed because one it was built on did.
+const TRIES: usize = 5;
+
+/// Where names and pictures for member events come from.
+pub(crate) type Profiles = Box<
+    dyn Fn(UserNumber) -> Pin<Box<dyn Future<Output = Result<Profile, StorageError>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// The rooms of this server.
+#[derive(Clone)]
+pub(crate) struct Rooms {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Db,
+    clock: Clock,
+    random: Random,
+    key: ServerKey,
+    profiles: Profiles,
+    loaded: AsyncCache<RoomNumber, Arc<Room>>,
+    last_positions: Cache<RoomNumber, u64>,
+    profile_changed: tokio::sync::Notify,
+}
+
+impl Rooms {
+    /// The rooms in `db`, whose events this server signs with `key`.
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        random: Random,
+        key: ServerKey,
+        profiles: Profiles,
+    ) -> Self {
+        let shared = Shared {
+            db,
+            clock,
+            random,
+            key,
+            profiles,
+            loaded: AsyncCache::new(MAX_LOADED_ROOMS),
+            last_positions: Cache::new(MAX_LAST_POSITIONS),
+            profile_changed: tokio::sync::Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn db(&self) -> &Db {
+        &self.shared.db
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    fn key(&self) -> &ServerKey {
+        &self.shared.key
+    }
+
+    /// This server's name.
+    pub(crate) fn server_name(&self) -> &ServerName {
+        self.shared.key.server_name()
+    }
+
+    fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.server_name()
+    }
+
+    /// The room with this ID.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`] if it is not here.
+    pub(crate) async fn room(&self, id: &RoomId) -> Result<Arc<Room>, RoomError> {
+        let unknown = || RoomError::UnknownRoom { room: id.to_owned().into() };
+        let number = self.db().rooms().find(self.db(), id).await?.ok_or_else(unknown)?;
+        self.loaded(number).await?.ok_or_else(unknown)
+    }
+
+    /// The room with this number.
+    ///
+    /// # Errors
+    /// [`RoomError::Corrupt`] if there is none: numbers come from tables.
+    pub(crate) async fn numbered(&self, number: RoomNumber) -> Result<Arc<Room>, RoomError> {
+        self.loaded(number).await?.ok_or(RoomError::Corrupt { what: "a room that is not there" })
+    }
+
+    async fn loaded(&self, number: RoomNumber) -> Result<Option<Arc<Room>>, RoomError> {
+        let loaded = &self.shared.loaded;
+        loop {
+            // All who ask for a room that is not in memory wait for one and the same reading.
+            let load = async {
+                match Room::load(self.db(), number, self.server_name()).await {
+                    Ok(Some(room)) => Ok(Arc::new(room)),
+                    Ok(None) => Err(None),
+                    Err(error) => Err(Some(error)),
+                }
+            };
+            let room = match loaded.try_get_with(number, load).await {
+                Ok(room) => room,
+                Err(error) => {
+                    return match &*error {
+                        None => Ok(None),
+                        Some(_) => Err(RoomError::NotLoaded { cause: error }),
+                    };
+                }
+            };
+            if !room.has_failed() {
+                return Ok(Some(room));
+            }
+            // What was queued before the failure may still come true: it is read when it is done.
+            while room.in_flight.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            loaded.invalidate(&number).await;
+        }
+    }
+
+    /// Waits for the turn to change `room`.
+    async fn writer(&self, room: &Arc<Room>) -> Result<RoomWriter, RoomError> {
+        let mut room = Arc::clone(room);
+        loop {
+            let writer = RoomWriter::new(self, Arc::clone(&room)).await;
+            if !writer.room.has_failed() {
+                return Ok(writer);
+            }
+            drop(writer);
+            room = self.numbered(room.number).await?;
+        }
+    }
+
+    /// Makes a change, again if one that it was built on failed.
+    async fn retried<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, RoomError>
+    where
+        F: Future<Output = Result<T, RoomError>>,
+    {
+        for _ in 1..TRIES {
+            match attempt().await {
+                Err(RoomError::Storage(StorageError::Precondition { table }))
+                    if table == ROOM_HEADS.id.name() => {}
+                outcome => return outcome,
+            }
+        }
+        attempt().await
+    }
+
+    /// Notes that something of `room` has this position. Before it is visible, so that nobody sees
+    /// the position and an unchanged room.
+    pub(crate) fn note_last_position(&self, room: RoomNumber, position: u64) {
+        self.shared.last_positions.insert(room, position);
+    }
+
+    /// The stream position of the last event of `room`, or a later one: an event on its way to disk
+    /// counts. In memory; read from the timeline when it is not there.
+    pub(crate) async fn last_position(&self, room: RoomNumber) -> Result<u64, RoomError> {
+        if let Some(position) = self.shared.last_positions.get(&room) {
+            return Ok(position);
+        }
+        let stored = room::stored_last_position(self.db(), room).await?;
+        // What a writer noted in the meantime is newer.
+        Ok(self.shared.last_positions.entry(room).or_insert(stored).into_value())
+    }
+
+    /// The ID of a room that a table names.
+    pub(crate) async fn room_id(&self, room: RoomNumber) -> Result<OwnedRoomId, RoomError> {
+        Ok(self.db().rooms().name(self.db(), room).await?)
+    }
+}
+
+impl<'a> From<&'a Session> for Sender<'a> {
+    fn from(session: &'a Session) -> Self {
+        Self { id: &session.user_id, number: session.user }
+    }
+}

@@ -1,0 +1,127 @@
+//! Why a request about a room was not carried out.
+
+use ruma::{OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
+
+use crate::storage::StorageError;
+
+/// What can go wrong. Each variant has its errcode in `api/error.rs`, named here in brackets.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoomError {
+    /// There is no such room here. (`M_NOT_FOUND`, 404)
+    #[error("room {room} is not known here")]
+    UnknownRoom {
+        /// What was asked for.
+        room: OwnedRoomOrAliasId,
+    },
+    /// The room is on other servers only. (`M_NOT_FOUND`, 404)
+    #[error("room {room} is not on this server, which does not talk to others yet")]
+    RemoteRoom {
+        /// What was asked for.
+        room: OwnedRoomOrAliasId,
+    },
+    /// The user is on another server. (`M_FORBIDDEN`, 403)
+    #[error("{user} is on another server, which this one does not talk to yet")]
+    RemoteUser {
+        /// Who.
+        user: OwnedUserId,
+    },
+    /// The event is not there, or the user may not see it. (`M_NOT_FOUND`, 404)
+    #[error("there is no event {event} in this room that you may see")]
+    UnknownEvent {
+        /// Which.
+        event: OwnedEventId,
+    },
+    /// No state event has that type and state key. (`M_NOT_FOUND`, 404)
+    #[error("the room has no state of this type and state key")]
+    NoSuchState,
+    /// Nobody gave the alias to a room. (`M_NOT_FOUND`, 404)
+    #[error("the alias {alias} leads nowhere")]
+    UnknownAlias {
+        /// Which.
+        alias: OwnedRoomAliasId,
+    },
+    /// The alias leads to another room already. (`M_ROOM_IN_USE` when a room is created, 400;
+    /// `M_UNKNOWN`, 409 when an alias is)
+    #[error("the alias {alias} is taken")]
+    AliasTaken {
+        /// Which.
+        alias: OwnedRoomAliasId,
+        /// Whether a room was to be created.
+        creating: bool,
+    },
+    /// The user may not read this room, or not do this without being in it. (`M_FORBIDDEN`, 403)
+    #[error("you are not in room {room}")]
+    NotInRoom {
+        /// Which.
+        room: OwnedRoomId,
+    },
+    /// The user may not do this. (`M_FORBIDDEN`, 403)
+    #[error("{why}")]
+    Forbidden {
+        /// What stands against it.
+        why: String,
+    },
+    /// A guest may not do this. (`M_GUEST_ACCESS_FORBIDDEN`, 403)
+    #[error("guests may not do this")]
+    GuestAccess,
+    /// The request contradicts the room's state. (`M_BAD_STATE`, 400)
+    #[error("{why}")]
+    BadState {
+        /// How.
+        why: String,
+    },
+    /// The room cannot begin with this state. (`M_INVALID_ROOM_STATE`, 400)
+    #[error("the room can't begin like this: {why}")]
+    InvalidRoomState {
+        /// What stands against it.
+        why: String,
+    },
+    /// The room version is not one this server makes rooms of. (`M_UNSUPPORTED_ROOM_VERSION`, 400)
+    #[error("room version {version} is not supported")]
+    UnsupportedRoomVersion {
+        /// Which.
+        version: String,
+    },
+    /// The event is none. (`M_BAD_JSON`, 400)
+    #[error("this can't be an event: {why}")]
+    BadEvent {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A parameter is no such parameter. (`M_INVALID_PARAM`, 400)
+    #[error("{why}")]
+    InvalidParam {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The canonical alias event names an alias that does not lead here. (`M_BAD_ALIAS`, 400)
+    #[error("the alias {alias} does not lead to this room")]
+    BadAlias {
+        /// Which.
+        alias: String,
+    },
+    /// Something is larger than the spec allows. (`M_TOO_LARGE`, 413)
+    #[error("the {what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// How large it may be.
+        limit: usize,
+    },
+    /// The database failed. (`M_UNKNOWN`, 500)
+    #[error("the room can't be read or written")]
+    Storage(#[from] StorageError),
+    /// What is stored about the room makes no sense. (`M_UNKNOWN`, 500)
+    #[error("what is stored about the room makes no sense: {what}")]
+    Corrupt {
+        /// What.
+        what: &'static str,
+    },
+    /// The room could not be read when it was needed; others waited for the same reading. (As its
+    /// source)
+    #[error("the room can't be loaded")]
+    NotLoaded {
+        /// Why: always some error.
+        cause: std::sync::Arc<Option<RoomError>>,
+    },
+}

@@ -1,0 +1,398 @@
+//! Reading rooms: their state, their members, single events.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use ruma::{EventId, OwnedUserId, RoomId};
+use serde_json::value::RawValue;
+
+use super::{
+    Rooms,
+    auth::membership_in,
+    error::RoomError,
+    profile::Profile,
+    record::{EventNumber, EventRecord, Membership, UserRoom},
+    room::{self, Room},
+    show::Viewer,
+    visibility::{StateAccess, Visibility},
+};
+use crate::{
+    storage::{
+        Range, Read, Snapshot,
+        intern::{RoomNumber, UserNumber},
+        schema::{CURRENT_STATE, EVENTS, STATE_CHANGES, STATE_HISTORY, USER_ROOMS},
+    },
+    users::session::Session,
+};
+
+/// How many rows one step of a long reading takes.
+const STEP: usize = 5_000;
+
+impl Rooms {
+    /// A room to read; that it is not here is not told apart from that it may not be read.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`].
+    pub(super) async fn readable(&self, room_id: &RoomId) -> Result<Arc<Room>, RoomError> {
+        self.room(room_id).await.map_err(|error| match error {
+            RoomError::UnknownRoom { .. } => RoomError::NotInRoom { room: room_id.to_owned() },
+            error => error,
+        })
+    }
+
+    /// What `user` may read of `room`, as of `at`.
+    pub(crate) async fn visibility(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        user: UserNumber,
+    ) -> Result<Visibility, RoomError> {
+        Visibility::load(self, at, room, user).await
+    }
+
+    /// Every room that the user has or had something to do with, in the order of their numbers.
+    pub(crate) async fn user_rooms(
+        &self,
+        at: &impl Read,
+        user: UserNumber,
+    ) -> Result<Vec<(RoomNumber, UserRoom)>, RoomError> {
+        let mut found: Vec<(RoomNumber, UserRoom)> = Vec::new();
+        let mut range = Range::prefix(&(user,));
+        loop {
+            let rows = USER_ROOMS.scan(at, &range, STEP).await?;
+            let more = rows.len() == STEP;
+            found.extend(rows.into_iter().map(|((_, room), row)| (room, row)));
+            let Some((last, _)) = found.last().filter(|_| more) else { return Ok(found) };
+            range = range.after(&(user, *last));
+        }
+    }
+
+    /// What the user is to one room.
+    pub(crate) async fn user_room(
+        &self,
+        user: UserNumber,
+        room: RoomNumber,
+    ) -> Result<Option<UserRoom>, RoomError> {
+        Ok(USER_ROOMS.get(self.db(), &(user, room)).await?)
+    }
+
+    /// The rooms that the user is joined to.
+    pub(crate) async fn joined_rooms(
+        &self,
+        user: UserNumber,
+    ) -> Result<Vec<RoomNumber>, RoomError> {
+        let rooms = self.user_rooms(self.db(), user).await?;
+        Ok(rooms
+            .into_iter()
+            .filter_map(|(room, row)| (row.membership == Membership::Join).then_some(room))
+            .collect())
+    }
+
+    /// Whoever has this membership in a room, in the order of their numbers.
+    pub(crate) async fn members(
+        &self,
+        at: &impl Read,
+        room: RoomNumber,
+        membership: Membership,
+    ) -> Result<Vec<UserNumber>, RoomError> {
+        room::members(at, room, membership).await
+    }
+
+    /// A room's whole state once everything up to `position` had happened, by (type, state key).
+    ///
+    /// Current state with the later changes undone, so it costs as much as lies between.
+    pub(crate) async fn state_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        position: u64,
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+        let numbers = self.state_numbers_at(at, room, position).await?;
+        let keys = numbers.iter().map(|event| (room.number, *event));
+        let records = EVENTS.multi_get(at, keys).await?;
+        numbers
+            .into_iter()
+            .zip(records)
+            .map(|(number, record)| {
+                let record =
+                    record.ok_or(RoomError::Corrupt { what: "state names an unknown event" })?;
+                Ok((number, record))
+            })
+            .collect()
+    }
+
+    async fn state_numbers_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        position: u64,
+    ) -> Result<Vec<EventNumber>, RoomError> {
+        let mut state: BTreeMap<(String, String), EventNumber> = BTreeMap::new();
+        let mut range = Range::prefix(&(room.number,));
+        loop {
+            let rows = CURRENT_STATE.scan(at, &range, STEP).await?;
+            let more = rows.len() == STEP;
+            if let Some(((_, event_type, state_key), _)) = rows.last().filter(|_| more) {
+                range = range.after(&(room.number, event_type, state_key));
+            }
+            state.extend(
+                rows.into_iter().map(|((_, event_type, key), event)| ((event_type, key), event)),
+            );
+            if !more {
+                break;
+            }
+        }
+        // Newest first, so that what a pair had before its first change is what remains.
+        for (_, event, replaces) in
+            self.changes(at, room, position, u64::MAX).await?.into_iter().rev()
+        {
+            let Some(state_key) = event.state_key else { continue };
+            match replaces {
+                Some(before) => state.insert((event.event_type, state_key), before),
+                None => state.remove(&(event.event_type, state_key)),
+            };
+        }
+        Ok(state.into_values().collect())
+    }
+
+    /// The changes of a room's state after the stream position `after` and up to `upto`, oldest
+    /// first, with what each replaced.
+    async fn changes(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: u64,
+        upto: u64,
+    ) -> Result<Vec<(EventNumber, EventRecord, Option<EventNumber>)>, RoomError> {
+        let mut range = Range::prefix(&(room.number,)).after(&(room.number, after));
+        if let Some(past) = upto.checked_add(1) {
+            range = range.before(&(room.number, past));
+        }
+        let mut found = Vec::new();
+        loop {
+            let rows = STATE_CHANGES.scan(at, &range, STEP).await?;
+            let keys = rows.iter().map(|(_, change)| (room.number, change.event));
+            let records = EVENTS.multi_get(at, keys).await?;
+            for ((_, change), record) in rows.iter().zip(records) {
+                let record =
+                    record.ok_or(RoomError::Corrupt { what: "a change names an unknown event" })?;
+                found.push((change.event, record, change.replaces));
+            }
+            let Some((last, _)) = rows.last().filter(|_| rows.len() == STEP) else {
+                return Ok(found);
+            };
+            range = range.after(last);
+        }
+    }
+
+    /// The state that changed after the stream position `after` and up to `upto`, as it was at
+    /// `upto`: the last event for each (type, state key), in the order of arrival.
+    pub(crate) async fn state_delta(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: u64,
+        upto: u64,
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+        let changes = self.changes(at, room, after, upto).await?;
+        let mut last: HashMap<(&str, &str), EventNumber> = HashMap::new();
+        for (number, event, _) in &changes {
+            let state_key = event.state_key.as_deref().unwrap_or_default();
+            last.insert((&event.event_type, state_key), *number);
+        }
+        let keep: Vec<bool> = changes
+            .iter()
+            .map(|(number, event, _)| {
+                let state_key = event.state_key.as_deref().unwrap_or_default();
+                last.get(&(event.event_type.as_str(), state_key)) == Some(number)
+            })
+            .collect();
+        Ok(changes
+            .into_iter()
+            .zip(keep)
+            .filter_map(|((number, event, _), keep)| keep.then_some((number, event)))
+            .collect())
+    }
+
+    /// The event that held this (type, state key) once everything up to `position` had happened.
+    pub(crate) async fn state_event_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        event_type: &str,
+        state_key: &str,
+        position: u64,
+    ) -> Result<Option<EventRecord>, RoomError> {
+        let mut range = Range::prefix(&(room.number, event_type, state_key));
+        if let Some(past) = position.checked_add(1) {
+            range = range.before(&(room.number, event_type, state_key, past));
+        }
+        match STATE_HISTORY.scan_back(at, &range, 1).await?.pop() {
+            Some((_, event)) => Ok(EVENTS.get(at, &(room.number, event)).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// A room whose state the user may read, the state's position, and what else reading needs.
+    async fn open(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+    ) -> Result<(Arc<Room>, Snapshot, Visibility, u64), RoomError> {
+        let room = self.readable(room_id).await?;
+        let now = self.db().visible_position();
+        let at = self.db().snapshot();
+        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        let position = match visibility.state_access() {
+            Some(StateAccess::Now) => now,
+            Some(StateAccess::At(position)) => position,
+            None => return Err(RoomError::NotInRoom { room: room.id.clone() }),
+        };
+        Ok((room, at, visibility, position))
+    }
+
+    /// The state that the user may read: the current one, or that of when they left.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`].
+    pub(crate) async fn readable_state(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let (room, at, visibility, position) = self.open(session, room_id).await?;
+        let state = self.state_at(&at, &room, position).await?;
+        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
+        let viewer = Viewer::from(session);
+        self.client_events(&at, &viewer, &room, &visibility, &state, true).await
+    }
+
+    /// One state event that the user may read: its content, or all of it.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`], [`RoomError::NoSuchState`].
+    pub(crate) async fn readable_state_event(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        event_type: &str,
+        state_key: &str,
+        whole: bool,
+    ) -> Result<Box<RawValue>, RoomError> {
+        let (room, at, visibility, position) = self.open(session, room_id).await?;
+        let event = self
+            .state_event_at(&at, &room, event_type, state_key, position)
+            .await?
+            .ok_or(RoomError::NoSuchState)?;
+        if !whole {
+            return super::show::raw(event.content().to_owned());
+        }
+        let viewer = Viewer::from(session);
+        let events = [event];
+        let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
+        shown.into_iter().next().ok_or(RoomError::NoSuchState)
+    }
+
+    /// The member events of a room, as of `position` if that is given, with or without one
+    /// membership.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`].
+    pub(crate) async fn member_events(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        position: Option<u64>,
+        membership: Option<&str>,
+        not_membership: Option<&str>,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let (room, at, visibility, last) = self.open(session, room_id).await?;
+        let position = position.unwrap_or(last).min(last);
+        let members: Vec<EventRecord> = self
+            .state_at(&at, &room, position)
+            .await?
+            .into_iter()
+            .map(|(_, event)| event)
+            .filter(|event| event.event_type == "m.room.member")
+            .filter(|event| {
+                let is = membership_in(event.content()).map(Membership::as_str);
+                membership.is_none_or(|wanted| is == Some(wanted))
+                    && not_membership.is_none_or(|unwanted| is != Some(unwanted))
+            })
+            .collect();
+        let viewer = Viewer::from(session);
+        self.client_events(&at, &viewer, &room, &visibility, &members, true).await
+    }
+
+    /// Who is in a room, with names and pictures. Only for its members.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`].
+    pub(crate) async fn joined_members(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+    ) -> Result<Vec<(OwnedUserId, Profile)>, RoomError> {
+        #[derive(serde::Deserialize)]
+        struct Content {
+            #[serde(default)]
+            displayname: Option<String>,
+            #[serde(default)]
+            avatar_url: Option<ruma::OwnedMxcUri>,
+        }
+        let (room, at, visibility, position) = self.open(session, room_id).await?;
+        if visibility.membership() != Some(Membership::Join) {
+            return Err(RoomError::NotInRoom { room: room.id.clone() });
+        }
+        let mut members = Vec::new();
+        for (_, event) in self.state_at(&at, &room, position).await? {
+            let Some(user) = event
+                .state_key
+                .as_deref()
+                .filter(|_| event.event_type == "m.room.member")
+                .and_then(|key| ruma::UserId::parse(key).ok())
+            else {
+                continue;
+            };
+            if membership_in(event.content()) == Some(Membership::Join) {
+                // Names that are no strings are none.
+                let content: Option<Content> = serde_json::from_str(event.content()).ok();
+                let profile = content.map_or_else(Profile::default, |content| Profile {
+                    displayname: content.displayname,
+                    avatar_url: content.avatar_url,
+                });
+                members.push((user, profile));
+            }
+        }
+        Ok(members)
+    }
+
+    /// One event that the user may see.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`].
+    pub(crate) async fn event(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<Box<RawValue>, RoomError> {
+        let unknown = || RoomError::UnknownEvent { event: event_id.to_owned() };
+        let room = self.room(room_id).await.map_err(|error| match error {
+            RoomError::UnknownRoom { .. } => unknown(),
+            error => error,
+        })?;
+        let at = self.db().snapshot();
+        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        let (_, event) = self.stored(&room, event_id).await?;
+        if !visibility.allows(&event) {
+            return Err(unknown());
+        }
+        let viewer = Viewer::from(session);
+        let events = [event];
+        let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
+        shown.into_iter().next().ok_or_else(unknown)
+    }
+}

@@ -1,0 +1,49 @@
+//! Redacting: what remains of an event that was redacted.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/rooms/v12/#redactions>
+
+use ruma::{
+    CanonicalJsonObject, canonical_json::redact_in_place, room_version_rules::RoomVersionRules,
+};
+
+use super::{
+    error::RoomError,
+    event,
+    record::{EventNumber, EventRecord},
+};
+
+/// The stored form of an event after its redaction `by` another. A second redaction changes
+/// nothing.
+///
+/// # Errors
+/// [`RoomError::Corrupt`] if what is stored is no event.
+pub(super) fn redacted(
+    record: EventRecord,
+    by: EventNumber,
+    rules: &RoomVersionRules,
+) -> Result<EventRecord, RoomError> {
+    const CORRUPT: RoomError = RoomError::Corrupt { what: "the JSON of an event" };
+    if record.redacted_by.is_some() {
+        return Ok(record);
+    }
+    let mut object: CanonicalJsonObject =
+        serde_json::from_str(&record.json).map_err(|_| CORRUPT)?;
+    redact_in_place(&mut object, &rules.redaction, None).map_err(|_| CORRUPT)?;
+    let content = object.get("content").and_then(|content| content.as_object()).ok_or(CORRUPT)?;
+    let content_len = event::json(content).len();
+    let auth_events = object.get("auth_events").ok_or(CORRUPT)?;
+    // Canonical JSON begins {"auth_events":…,"content":…
+    let start = "{\"auth_events\":".len() + auth_events.to_string().len() + ",\"content\":".len();
+    Ok(EventRecord {
+        redacted_by: Some(by),
+        redacts: record.redacts.filter(|_| rules.redaction.keep_room_redaction_redacts),
+        content_at: (to_u32(start), to_u32(content_len)),
+        json: event::json(&object).into(),
+        ..record
+    })
+}
+
+/// Sizes within one event fit: the event was at most 64 KiB.
+fn to_u32(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}

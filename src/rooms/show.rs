@@ -1,0 +1,183 @@
+//! Events as clients see them, cut out of what is stored.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
+
+use std::collections::HashMap;
+
+use ruma::{OwnedDeviceId, RoomId};
+use serde_json::value::RawValue;
+
+use super::{
+    Rooms,
+    error::RoomError,
+    event::push_text,
+    record::{EventNumber, EventRecord, Membership},
+    room::Room,
+    visibility::Visibility,
+};
+use crate::{
+    storage::{Read, intern::UserNumber, schema::EVENTS},
+    users::session::Session,
+};
+
+/// Who looks at events.
+#[derive(Clone, Debug)]
+pub(crate) struct Viewer {
+    /// The user.
+    pub(crate) user: UserNumber,
+    /// The device: transaction IDs are shown to the one that chose them.
+    pub(crate) device: OwnedDeviceId,
+}
+
+impl From<&Session> for Viewer {
+    fn from(session: &Session) -> Self {
+        Self { user: session.user, device: session.device_id.clone() }
+    }
+}
+
+/// What belongs to an event and is not in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unsigned<'a> {
+    age_ms: u64,
+    membership: Option<Membership>,
+    prev_content: Option<&'a str>,
+    redacted_because: Option<&'a str>,
+    transaction_id: Option<&'a str>,
+}
+
+impl Rooms {
+    /// Events of one room as `viewer` sees them, in their order, whether or not they may.
+    ///
+    /// Inside sync the room is known from where the event stands: `with_room_id` is false there.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn client_events(
+        &self,
+        at: &impl Read,
+        viewer: &Viewer,
+        room: &Room,
+        visibility: &Visibility,
+        events: &[EventRecord],
+        with_room_id: bool,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let mut related: Vec<EventNumber> = Vec::new();
+        for event in events {
+            related.extend(event.replaces);
+            related.extend(event.redacted_by);
+        }
+        related.sort_unstable();
+        related.dedup();
+        let records =
+            EVENTS.multi_get(at, related.iter().map(|event| (room.number, *event))).await?;
+        let related: HashMap<EventNumber, EventRecord> = related
+            .into_iter()
+            .zip(records)
+            .filter_map(|(number, record)| Some((number, record?)))
+            .collect();
+        let now_ms = self.clock().now_ms();
+        let room_id = with_room_id.then_some(&*room.id);
+        let redacts_in_content = room.rules.redaction.content_field_redacts;
+        events
+            .iter()
+            .map(|event| {
+                let redaction = event.redacted_by.and_then(|by| related.get(&by)).map(|by| {
+                    let unsigned = Unsigned { age_ms: age(by, now_ms), ..Unsigned::default() };
+                    splice(by, Some(&room.id), redacts_in_content, unsigned)
+                });
+                let transaction_id = event
+                    .transaction
+                    .as_ref()
+                    .filter(|(device, _)| event.sender == viewer.user && *device == viewer.device)
+                    .map(|(_, id)| id.as_str());
+                let unsigned = Unsigned {
+                    age_ms: age(event, now_ms),
+                    membership: Some(
+                        visibility.membership_at(event.position).unwrap_or(Membership::Leave),
+                    ),
+                    prev_content: event
+                        .replaces
+                        .and_then(|replaced| related.get(&replaced))
+                        .map(EventRecord::content),
+                    redacted_because: redaction.as_deref(),
+                    transaction_id,
+                };
+                raw(splice(event, room_id, redacts_in_content, unsigned))
+            })
+            .collect()
+    }
+}
+
+fn age(event: &EventRecord, now_ms: u64) -> u64 {
+    now_ms.saturating_sub(event.origin_server_ts)
+}
+
+/// JSON that was put together here.
+pub(super) fn raw(json: String) -> Result<Box<RawValue>, RoomError> {
+    RawValue::from_string(json).map_err(|_| RoomError::Corrupt { what: "the JSON of an event" })
+}
+
+/// The client form: `content` as it is stored, the rest from the header.
+fn splice(
+    event: &EventRecord,
+    room_id: Option<&RoomId>,
+    redacts_in_content: bool,
+    unsigned: Unsigned<'_>,
+) -> String {
+    let content = event.content();
+    let mut out = String::with_capacity(content.len() + 512);
+    out.push_str("{\"content\":");
+    match &event.redacts {
+        // Clients find `redacts` in both places, whatever the room version says.
+        Some(redacts) if !redacts_in_content => {
+            out.push_str("{\"redacts\":");
+            push_text(&mut out, redacts.as_str());
+            let rest = content.strip_prefix('{').unwrap_or("}");
+            if rest != "}" {
+                out.push(',');
+            }
+            out.push_str(rest);
+        }
+        _ => out.push_str(content),
+    }
+    out.push_str(",\"event_id\":");
+    push_text(&mut out, event.event_id.as_str());
+    out.push_str(",\"origin_server_ts\":");
+    out.push_str(&event.origin_server_ts.to_string());
+    if let Some(redacts) = &event.redacts {
+        out.push_str(",\"redacts\":");
+        push_text(&mut out, redacts.as_str());
+    }
+    if let Some(room_id) = room_id {
+        out.push_str(",\"room_id\":");
+        push_text(&mut out, room_id.as_str());
+    }
+    out.push_str(",\"sender\":");
+    push_text(&mut out, event.sender_id.as_str());
+    if let Some(state_key) = &event.state_key {
+        out.push_str(",\"state_key\":");
+        push_text(&mut out, state_key);
+    }
+    out.push_str(",\"type\":");
+    push_text(&mut out, &event.event_type);
+    out.push_str(",\"unsigned\":{\"age\":");
+    out.push_str(&unsigned.age_ms.to_string());
+    if let Some(membership) = unsigned.membership {
+        out.push_str(",\"membership\":");
+        push_text(&mut out, membership.as_str());
+    }
+    if let Some(content) = unsigned.prev_content {
+        out.push_str(",\"prev_content\":");
+        out.push_str(content);
+    }
+    if let Some(redaction) = unsigned.redacted_because {
+        out.push_str(",\"redacted_because\":");
+        out.push_str(redaction);
+    }
+    if let Some(id) = unsigned.transaction_id {
+        out.push_str(",\"transaction_id\":");
+        push_text(&mut out, id);
+    }
+    out.push_str("}}");
+    out
+}

@@ -1,0 +1,339 @@
+//! Reading a room's events in order, page by page.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use ruma::{EventId, RoomId, api::Direction};
+use serde_json::value::RawValue;
+
+use super::{
+    Rooms,
+    error::RoomError,
+    filter::EventFilter,
+    record::{EventNumber, EventRecord},
+    room::Room,
+    show::Viewer,
+    visibility::Visibility,
+};
+use crate::{
+    storage::{
+        Range, Read,
+        schema::{EVENTS, STATE_HISTORY, TIMELINE},
+    },
+    users::session::Session,
+};
+
+/// The most events of one page.
+const MAX_LIMIT: usize = 1_000;
+/// How many events are looked at for one page before it is sent, full or not.
+const MAX_LOOKED_AT: usize = 5_000;
+
+/// A place between two events of a timeline: just after the event with this timeline key.
+///
+/// As text: `t1_KEY`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Boundary(pub(crate) i64);
+
+impl Boundary {
+    /// Before everything.
+    const START: Self = Self(i64::MIN);
+
+    /// Just after what had arrived at a stream position.
+    pub(crate) fn at_position(position: u64) -> Self {
+        Self(i64::try_from(position).unwrap_or(i64::MAX))
+    }
+}
+
+impl fmt::Display for Boundary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "t1_{}", self.0)
+    }
+}
+
+impl FromStr for Boundary {
+    type Err = RoomError;
+
+    fn from_str(text: &str) -> Result<Self, RoomError> {
+        text.strip_prefix("t1_")
+            .and_then(|key| key.parse().ok())
+            .map(Self)
+            .ok_or_else(|| RoomError::InvalidParam { why: "this is no token of a timeline".into() })
+    }
+}
+
+/// Which page.
+#[derive(Clone, Debug)]
+pub(crate) struct PageRequest {
+    /// Where it begins; none: at the end that lies opposite to the direction.
+    pub(crate) from: Option<Boundary>,
+    /// Where it ends at the latest.
+    pub(crate) to: Option<Boundary>,
+    /// Which way.
+    pub(crate) direction: Direction,
+    /// How many events at most, at least one.
+    pub(crate) limit: usize,
+    /// Which events.
+    pub(crate) filter: EventFilter,
+}
+
+/// A page of a timeline.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Where it begins.
+    pub(crate) start: Boundary,
+    /// Where the next one begins; none if there is nothing more that way.
+    pub(crate) end: Option<Boundary>,
+    /// The events, in the direction of the request.
+    pub(crate) chunk: Vec<Box<RawValue>>,
+    /// The member events of their senders, if only members that matter are wanted.
+    pub(crate) state: Vec<Box<RawValue>>,
+}
+
+/// An event and its surroundings.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The event.
+    pub(crate) event: Box<RawValue>,
+    /// What came before it, latest first.
+    pub(crate) before: Vec<Box<RawValue>>,
+    /// What came after it, earliest first.
+    pub(crate) after: Vec<Box<RawValue>>,
+    /// The room's state at the last event.
+    pub(crate) state: Vec<Box<RawValue>>,
+    /// Where what comes before begins.
+    pub(crate) start: Boundary,
+    /// Where what comes after begins.
+    pub(crate) end: Boundary,
+}
+
+/// Events with their timeline keys, and whether there may be more.
+#[derive(Debug, Default)]
+struct Seen {
+    events: Vec<(i64, EventRecord)>,
+    /// The key of the last event that was looked at; none if the end was reached.
+    last_key: Option<i64>,
+}
+
+impl Rooms {
+    /// The live events of a room after the stream position `after` and up to `upto`, with their
+    /// timeline keys; at most `limit`, from the start or the end of the range.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn timeline(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: Boundary,
+        upto: Boundary,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Vec<(i64, EventNumber, EventRecord)>, RoomError> {
+        let mut range = Range::prefix(&(room.number,)).after(&(room.number, after.0));
+        if let Some(past) = upto.0.checked_add(1) {
+            range = range.before(&(room.number, past));
+        }
+        let rows = match direction {
+            Direction::Forward => TIMELINE.scan(at, &range, limit).await?,
+            Direction::Backward => TIMELINE.scan_back(at, &range, limit).await?,
+        };
+        let keys = rows.iter().map(|(_, event)| (room.number, *event));
+        let records = EVENTS.multi_get(at, keys).await?;
+        rows.iter()
+            .zip(records)
+            .map(|(((_, key), number), record)| {
+                let record = record
+                    .ok_or(RoomError::Corrupt { what: "a timeline names an unknown event" })?;
+                Ok((*key, *number, record))
+            })
+            .collect()
+    }
+
+    /// A page of a room's timeline: the events that the user may see and asked for.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`] if they never were in the room and it is not for all to read.
+    pub(crate) async fn messages(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        request: &PageRequest,
+    ) -> Result<Page, RoomError> {
+        let room = self.readable(room_id).await?;
+        let now = Boundary::at_position(self.db().visible_position());
+        let at = self.db().snapshot();
+        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        if !visibility.may_read() {
+            return Err(RoomError::NotInRoom { room: room.id.clone() });
+        }
+        let backward = request.direction == Direction::Backward;
+        let start = request.from.unwrap_or(if backward { now } else { Boundary::START });
+        let (after, upto) = if backward {
+            (request.to.unwrap_or(Boundary::START), start.min(now))
+        } else {
+            (start, request.to.unwrap_or(now).min(now))
+        };
+        let wanted = |event: &EventRecord| request.filter.wants(event);
+        let seen = if request.filter.wants_room(&room.id) {
+            let limit = request.limit.clamp(1, MAX_LIMIT);
+            let limit = request
+                .filter
+                .limit
+                .map_or(limit, |most| limit.min(usize::try_from(most).unwrap_or(MAX_LIMIT).max(1)));
+            self.look(&at, &room, &visibility, (after, upto), limit, request.direction, wanted)
+                .await?
+        } else {
+            Seen::default()
+        };
+        let viewer = Viewer::from(session);
+        let mut state = Vec::new();
+        if request.filter.lazy_load_members {
+            state = self.senders(&at, &room, &seen.events).await?;
+        }
+        let state = self.client_events(&at, &viewer, &room, &visibility, &state, true).await?;
+        let events: Vec<EventRecord> = seen.events.into_iter().map(|(_, event)| event).collect();
+        let chunk = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
+        // A boundary lies after its event: going back, the next page begins before the last one.
+        let end = seen.last_key.map(|key| Boundary(if backward { key - 1 } else { key }));
+        Ok(Page { start, end, chunk, state })
+    }
+
+    /// An event with what was before and after it: at most `limit` events in all.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`] if the user may not see it.
+    pub(crate) async fn context(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        event_id: &EventId,
+        limit: usize,
+        filter: &EventFilter,
+    ) -> Result<Context, RoomError> {
+        let room = self.readable(room_id).await?;
+        let now = Boundary::at_position(self.db().visible_position());
+        let at = self.db().snapshot();
+        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        let (_, event) = self.stored(&room, event_id).await?;
+        if !visibility.allows(&event) {
+            return Err(RoomError::UnknownEvent { event: event_id.to_owned() });
+        }
+        let viewer = Viewer::from(session);
+        let key = Boundary::at_position(event.position).0;
+        let limit = limit.min(MAX_LIMIT);
+        let wanted = |event: &EventRecord| filter.wants(event);
+        let range = (Boundary::START, Boundary(key - 1));
+        let before = self
+            .look(&at, &room, &visibility, range, limit / 2, Direction::Backward, wanted)
+            .await?;
+        let range = (Boundary(key), now);
+        let after = self
+            .look(&at, &room, &visibility, range, limit - limit / 2, Direction::Forward, wanted)
+            .await?;
+        let start = Boundary(before.events.last().map_or(key, |(key, _)| *key) - 1);
+        let end = Boundary(after.events.last().map_or(key, |(key, _)| *key));
+        let last = after.events.last().map_or(event.position, |(_, event)| event.position);
+        let mut state = self.state_at(&at, &room, last).await?;
+        if filter.lazy_load_members {
+            let mut senders: BTreeSet<&str> = [event.sender_id.as_str()].into();
+            senders.extend(before.events.iter().map(|(_, event)| event.sender_id.as_str()));
+            senders.extend(after.events.iter().map(|(_, event)| event.sender_id.as_str()));
+            state.retain(|(_, event)| {
+                event.event_type != "m.room.member"
+                    || event.state_key.as_deref().is_some_and(|key| senders.contains(key))
+            });
+        }
+        let only = |events: Vec<(i64, EventRecord)>| -> Vec<EventRecord> {
+            events.into_iter().map(|(_, event)| event).collect()
+        };
+        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
+        let show = async |events: &[EventRecord]| {
+            self.client_events(&at, &viewer, &room, &visibility, events, true).await
+        };
+        Ok(Context {
+            before: show(&only(before.events)).await?,
+            after: show(&only(after.events)).await?,
+            state: show(&state).await?,
+            event: show(std::slice::from_ref(&event))
+                .await?
+                .pop()
+                .ok_or(RoomError::Corrupt { what: "an event" })?,
+            start,
+            end,
+        })
+    }
+
+    /// Reads on until there are enough events that are visible and wanted.
+    #[expect(clippy::too_many_arguments, reason = "a page has this many sides")]
+    async fn look(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        visibility: &Visibility,
+        (mut after, mut upto): (Boundary, Boundary),
+        limit: usize,
+        direction: Direction,
+        wanted: impl Fn(&EventRecord) -> bool,
+    ) -> Result<Seen, RoomError> {
+        let mut seen = Seen::default();
+        if limit == 0 {
+            return Ok(seen);
+        }
+        let mut looked_at = 0;
+        loop {
+            let step = (limit - seen.events.len()).clamp(20, MAX_LIMIT);
+            let rows = self.timeline(at, room, after, upto, step, direction).await?;
+            let exhausted = rows.len() < step;
+            for (key, _, event) in rows {
+                seen.last_key = Some(key);
+                looked_at += 1;
+                if wanted(&event) && visibility.allows(&event) {
+                    seen.events.push((key, event));
+                    if seen.events.len() == limit {
+                        return Ok(seen);
+                    }
+                }
+            }
+            if exhausted {
+                seen.last_key = None;
+                return Ok(seen);
+            }
+            let Some(last) = seen.last_key.filter(|_| looked_at < MAX_LOOKED_AT) else {
+                return Ok(seen);
+            };
+            match direction {
+                Direction::Forward => after = Boundary(last),
+                Direction::Backward => upto = Boundary(last - 1),
+            }
+        }
+    }
+
+    /// The member events of the senders of these events, as they were at the earliest of them.
+    async fn senders(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        events: &[(i64, EventRecord)],
+    ) -> Result<Vec<EventRecord>, RoomError> {
+        let Some(earliest) = events.iter().map(|(_, event)| event.position).min() else {
+            return Ok(Vec::new());
+        };
+        let senders: BTreeSet<&str> =
+            events.iter().map(|(_, event)| event.sender_id.as_str()).collect();
+        let mut members = Vec::with_capacity(senders.len());
+        for sender in senders {
+            // One that joined within the page: as they were then.
+            let key = (room.number, "m.room.member", sender);
+            let past = (room.number, "m.room.member", sender, earliest.saturating_add(1));
+            let range = Range::prefix(&key).before(&past);
+            let found = STATE_HISTORY.scan_back(at, &range, 1).await?.pop();
+            let found = match found {
+                Some(row) => Some(row),
+                None => STATE_HISTORY.scan(at, &Range::prefix(&key), 1).await?.pop(),
+            };
+            members.extend(found.map(|(_, event)| (room.number, event)));
+        }
+        Ok(EVENTS.multi_get(at, members).await?.into_iter().flatten().collect())
+    }
+}

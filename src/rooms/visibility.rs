@@ -1,0 +1,223 @@
+//! Who may read what: decided for each event from the state at that event.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-5>
+
+use serde::Deserialize;
+
+use super::{
+    Rooms,
+    auth::membership_in,
+    error::RoomError,
+    record::{EventRecord, Membership},
+    room::Room,
+};
+use crate::storage::{
+    Range, Read,
+    intern::UserNumber,
+    schema::{EVENTS, STATE_HISTORY, USER_ROOMS},
+};
+
+/// How many changes of one user's membership, or of a room's history visibility, are looked at: the
+/// latest. Before them nothing is shown.
+const MAX_CHANGES: usize = 1_000;
+
+/// Who may read the history of a room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum HistoryVisibility {
+    /// `world_readable`
+    WorldReadable,
+    /// `shared`
+    Shared,
+    /// `invited`
+    Invited,
+    /// `joined`
+    Joined,
+}
+
+impl HistoryVisibility {
+    /// What the content of the state event says; `shared` if there is no such event, or it says
+    /// something else.
+    fn in_content(content: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Content {
+            history_visibility: String,
+        }
+        let content: Result<Content, _> = serde_json::from_str(content);
+        match content.as_ref().map(|content| content.history_visibility.as_str()) {
+            Ok("world_readable") => Self::WorldReadable,
+            Ok("invited") => Self::Invited,
+            Ok("joined") => Self::Joined,
+            _ => Self::Shared,
+        }
+    }
+}
+
+/// What one user may read of one room.
+#[derive(Clone, Debug)]
+pub(crate) struct Visibility {
+    user: UserNumber,
+    user_id: String,
+    /// The user's memberships, each with the stream position from which on it held, oldest first.
+    memberships: Vec<(u64, Membership)>,
+    /// The same for the history visibility.
+    histories: Vec<(u64, HistoryVisibility)>,
+    /// The user left and forgot the room.
+    forgotten: bool,
+}
+
+/// How much of a room's state a user may read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum StateAccess {
+    /// As it is now.
+    Now,
+    /// As it was at this stream position, when the user left.
+    At(u64),
+}
+
+impl Visibility {
+    /// Reads what `user` may see in `room`.
+    pub(crate) async fn load(
+        rooms: &Rooms,
+        at: &impl Read,
+        room: &Room,
+        user: UserNumber,
+    ) -> Result<Self, RoomError> {
+        let user_id = rooms.db().users().name(rooms.db(), user).await?;
+        let user_room = USER_ROOMS.get(at, &(user, room.number)).await?;
+        let memberships = if user_room.is_none() {
+            Vec::new()
+        } else {
+            let history = history(at, room, "m.room.member", user_id.as_str()).await?;
+            let membership = |content: &str| membership_in(content).unwrap_or(Membership::Leave);
+            history
+                .iter()
+                .map(|(position, record)| (*position, membership(record.content())))
+                .collect()
+        };
+        let histories = history(at, room, "m.room.history_visibility", "").await?;
+        Ok(Self {
+            user,
+            user_id: user_id.to_string(),
+            memberships,
+            histories: histories
+                .iter()
+                .map(|(position, record)| {
+                    (*position, HistoryVisibility::in_content(record.content()))
+                })
+                .collect(),
+            forgotten: user_room.is_some_and(|row| row.forgotten),
+        })
+    }
+
+    /// The user's membership once everything up to `position` had happened.
+    pub(crate) fn membership_at(&self, position: u64) -> Option<Membership> {
+        at(&self.memberships, position)
+    }
+
+    /// The current membership.
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        self.memberships.last().map(|(_, membership)| *membership)
+    }
+
+    fn history_at(&self, position: u64) -> HistoryVisibility {
+        at(&self.histories, position).unwrap_or(HistoryVisibility::Shared)
+    }
+
+    /// Whether everybody may read the room as it is now.
+    pub(crate) fn is_world_readable(&self) -> bool {
+        self.histories.last().is_some_and(|(_, now)| *now == HistoryVisibility::WorldReadable)
+    }
+
+    /// How much of the state the user may read; none of it if they never were in the room.
+    pub(crate) fn state_access(&self) -> Option<StateAccess> {
+        if self.membership() == Some(Membership::Join) || self.is_world_readable() {
+            return Some(StateAccess::Now);
+        }
+        if self.forgotten {
+            return None;
+        }
+        // The first change after the last time the user was in.
+        let last_in = self.memberships.iter().rposition(|(_, is)| *is == Membership::Join)?;
+        self.memberships.get(last_in + 1).map(|(position, _)| StateAccess::At(*position))
+    }
+
+    /// Whether there can be anything in the room that the user may read.
+    pub(crate) fn may_read(&self) -> bool {
+        let invited_may_read = matches!(self.membership(), Some(Membership::Invite))
+            && self.histories.last().is_some_and(|(_, now)| *now == HistoryVisibility::Invited);
+        self.state_access().is_some() || invited_may_read
+    }
+
+    /// Whether the user may see this event.
+    ///
+    /// The user's own membership changes and those of the history visibility are judged by what
+    /// was before them too.
+    pub(crate) fn allows(&self, event: &EventRecord) -> bool {
+        let position = event.position;
+        let before = position.saturating_sub(1);
+        let own_membership = event.is_state_of("m.room.member", &self.user_id);
+        let is_history = event.is_state_of("m.room.history_visibility", "");
+        if self.forgotten && !self.is_world_readable() {
+            return false;
+        }
+        self.allows_at(position, self.history_at(position), self.membership_at(position))
+            || own_membership
+                && self.allows_at(position, self.history_at(position), self.membership_at(before))
+            || is_history
+                && self.allows_at(position, self.history_at(before), self.membership_at(position))
+    }
+
+    fn allows_at(
+        &self,
+        position: u64,
+        history: HistoryVisibility,
+        membership: Option<Membership>,
+    ) -> bool {
+        // 1. If the history_visibility was set to world_readable, allow.
+        history == HistoryVisibility::WorldReadable
+            // 2. If the user's membership was join, allow.
+            || membership == Some(Membership::Join)
+            // 3. If history_visibility was set to shared, and the user joined the room at any point
+            //    after the event was sent, allow.
+            || history == HistoryVisibility::Shared && self.joined_after(position)
+            // 4. If the user's membership was invite, and the history_visibility was set to
+            //    invited, allow. 5. Otherwise, deny.
+            || history == HistoryVisibility::Invited && membership == Some(Membership::Invite)
+    }
+
+    fn joined_after(&self, position: u64) -> bool {
+        self.memberships.iter().rev().any(|(at, is)| *is == Membership::Join && *at > position)
+    }
+
+    /// Whose view this is.
+    pub(crate) fn user(&self) -> UserNumber {
+        self.user
+    }
+}
+
+/// The value that held at `position`.
+fn at<T: Copy>(changes: &[(u64, T)], position: u64) -> Option<T> {
+    let after = changes.partition_point(|(from, _)| *from <= position);
+    changes.get(after.checked_sub(1)?).map(|(_, value)| *value)
+}
+
+/// The events that held this (type, state key), with the position of each, oldest first.
+async fn history(
+    at: &impl Read,
+    room: &Room,
+    event_type: &str,
+    state_key: &str,
+) -> Result<Vec<(u64, EventRecord)>, RoomError> {
+    let range = Range::prefix(&(room.number, event_type, state_key));
+    let mut rows = STATE_HISTORY.scan_back(at, &range, MAX_CHANGES).await?;
+    rows.reverse();
+    let events = EVENTS.multi_get(at, rows.iter().map(|(_, event)| (room.number, *event))).await?;
+    rows.iter()
+        .zip(events)
+        .map(|(((_, _, _, position), _), record)| {
+            let record =
+                record.ok_or(RoomError::Corrupt { what: "history names an unknown event" })?;
+            Ok((*position, record))
+        })
+        .collect()
+}
