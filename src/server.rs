@@ -43,10 +43,10 @@ impl Server {
     pub(crate) async fn start(
         _config: &Config,
         db: Db,
-        _clock: Clock,
-        _random: Random,
+        clock: Clock,
+        random: Random,
     ) -> Result<Self, StorageError> {
-        Ok(Self { areas: Areas { sessions: Sessions::new(db) } })
+        Ok(Self { areas: Areas { sessions: Sessions::new(db, clock, random) } })
     }
 
     /// Every endpoint.
