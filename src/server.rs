@@ -44,11 +44,11 @@ impl Server {
     pub(crate) async fn start(
         _config: &Config,
         db: Db,
-        _clock: Clock,
-        _random: Random,
+        clock: Clock,
+        random: Random,
         _stopping: Stopping,
     ) -> Result<Self, StorageError> {
-        Ok(Self { areas: Areas { sessions: Sessions::new(db) } })
+        Ok(Self { areas: Areas { sessions: Sessions::new(db, clock, random) } })
     }
 
     /// Every endpoint.

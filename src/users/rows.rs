@@ -53,6 +53,9 @@ pub(crate) struct Device {
     pub(crate) display_name: Option<String>,
     /// When it was first logged in, in ms since the Unix epoch.
     pub(crate) created_ms: u64,
+    /// How often tokens were given to it. A removal requires the number it has seen, so that it
+    /// misses no token that was given at the same time.
+    pub(crate) tokens_given: u64,
 }
 
 /// When and from where a device was last active.

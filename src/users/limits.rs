@@ -1,0 +1,181 @@
+//! How often logins and registrations may be tried.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::sync::Cache;
+
+use crate::{
+    clock::Clock,
+    config::{Rate, RateLimits},
+    storage::intern::UserNumber,
+};
+
+/// Too many attempts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("too many attempts")]
+pub(crate) struct LimitExceeded {
+    /// When the next one may succeed.
+    pub(crate) retry_after: Duration,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Counted {
+    LoginTo(UserNumber),
+    /// A name nobody has: counted like one that exists, so that it can't be told apart.
+    LoginToUnknown(String),
+    LoginFrom(IpAddr),
+    RegistrationFrom(IpAddr),
+}
+
+/// How many counters are kept; the least used ones are forgotten first.
+const MAX_COUNTERS: u64 = 100_000;
+/// After this time without attempts a counter is full again at any sensible rate.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The counters of this process.
+#[derive(Clone)]
+pub(crate) struct Limits {
+    settings: Arc<RateLimits>,
+    clock: Clock,
+    /// For each: the time, in ms since the Unix epoch, at which its bucket is full again.
+    counters: Cache<Counted, Arc<AtomicU64>>,
+}
+
+impl Limits {
+    /// Limits as configured.
+    pub(crate) fn new(settings: &RateLimits, clock: Clock) -> Self {
+        let counters = Cache::builder().max_capacity(MAX_COUNTERS).time_to_idle(IDLE).build();
+        Self { settings: Arc::new(settings.clone()), clock, counters }
+    }
+
+    /// Counts a login to an account, before its password is looked at: guesses made at the same
+    /// time are all counted.
+    pub(crate) fn login_to(
+        &self,
+        user: Option<UserNumber>,
+        name: &str,
+    ) -> Result<LoginAttempt<'_>, LimitExceeded> {
+        let counted = match user {
+            Some(user) => Counted::LoginTo(user),
+            None => Counted::LoginToUnknown(name.chars().take(255).collect()),
+        };
+        self.take(counted.clone(), self.settings.login_account)?;
+        Ok(LoginAttempt { limits: self, counted })
+    }
+
+    /// Counts a login from an address.
+    pub(crate) fn login_from(&self, address: Option<IpAddr>) -> Result<(), LimitExceeded> {
+        let Some(address) = address else { return Ok(()) };
+        self.take(Counted::LoginFrom(network(address)), self.settings.login_address)
+    }
+
+    /// Counts a registration, or what belongs to one, from an address.
+    pub(crate) fn registration_from(&self, address: Option<IpAddr>) -> Result<(), LimitExceeded> {
+        let Some(address) = address else { return Ok(()) };
+        self.take(Counted::RegistrationFrom(network(address)), self.settings.registration_address)
+    }
+
+    /// Takes one out of a bucket that holds `burst` and gets `per_minute` new ones (GCRA).
+    fn take(&self, counted: Counted, rate: Rate) -> Result<(), LimitExceeded> {
+        if !self.settings.enabled {
+            return Ok(());
+        }
+        let now = self.clock.now_ms();
+        let interval = interval_ms(rate);
+        let depth = interval * u64::from(rate.burst.max(1));
+        let full_at = self.counters.get_with(counted, Arc::default);
+        full_at
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |full_at| {
+                let after = full_at.max(now) + interval;
+                (after - now <= depth).then_some(after)
+            })
+            .map(|_| ())
+            .map_err(|full_at| {
+                let wait = (full_at.max(now) + interval).saturating_sub(now + depth);
+                LimitExceeded { retry_after: Duration::from_millis(wait) }
+            })
+    }
+}
+
+/// A login that was counted.
+pub(crate) struct LoginAttempt<'a> {
+    limits: &'a Limits,
+    counted: Counted,
+}
+
+impl LoginAttempt<'_> {
+    /// It was the right password: only failures count.
+    pub(crate) fn succeeded(self) {
+        let interval = interval_ms(self.limits.settings.login_account);
+        if let Some(full_at) = self.limits.counters.get(&self.counted) {
+            full_at
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| {
+                    Some(at.saturating_sub(interval))
+                })
+                .ok();
+        }
+    }
+}
+
+fn interval_ms(rate: Rate) -> u64 {
+    (60_000 / u64::from(rate.per_minute.max(1))).max(1)
+}
+
+/// Whoever has an IPv6 address has the 2^64 around it.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(clock: &Clock) -> Limits {
+        Limits::new(&RateLimits::default(), clock.clone())
+    }
+
+    #[test]
+    fn failed_logins_are_limited_and_the_wait_is_told() {
+        let clock = Clock::manual(1_000_000);
+        let limits = limits(&clock);
+        for _ in 0..5 {
+            limits.login_to(Some(UserNumber(1)), "alice").ok().unwrap();
+        }
+        let refused = limits.login_to(Some(UserNumber(1)), "alice").err().unwrap();
+        assert_eq!(refused.retry_after, Duration::from_secs(20));
+        clock.advance(refused.retry_after);
+        assert!(limits.login_to(Some(UserNumber(1)), "alice").is_ok());
+        assert!(limits.login_to(Some(UserNumber(1)), "alice").is_err());
+        assert!(limits.login_to(Some(UserNumber(2)), "bob").is_ok());
+    }
+
+    #[test]
+    fn successful_logins_to_an_account_are_free() {
+        let limits = limits(&Clock::manual(1_000_000));
+        for _ in 0..50 {
+            limits.login_to(Some(UserNumber(1)), "alice").ok().unwrap().succeeded();
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_together() {
+        let limits = limits(&Clock::manual(1_000_000));
+        for host in 0..10_u16 {
+            let address = format!("2001:db8::{host}").parse().unwrap();
+            limits.registration_from(Some(address)).unwrap();
+        }
+        assert!(limits.registration_from("2001:db8::99".parse().ok()).is_err());
+        assert!(limits.registration_from("2001:db8:0:1::1".parse().ok()).is_ok());
+    }
+}
