@@ -1,6 +1,8 @@
 //! Tests of storage as its users see it.
 
 mod conformance;
+#[cfg(target_os = "linux")]
+mod crash;
 mod opening;
 
 use std::path::Path;
