@@ -5,11 +5,13 @@
 //! which engine it is or where it keeps its files.
 
 mod batch;
+pub(crate) mod chunks;
 mod engine;
 pub(crate) mod intern;
 pub(crate) mod key;
 mod layout;
 mod memory;
+mod migrations;
 mod open;
 mod positions;
 mod rocks;
@@ -158,6 +160,14 @@ impl Db {
     /// Sizes, counts and latencies, for metrics. Reads one number per table: not for every request.
     pub(crate) fn stats(&self) -> Stats {
         self.shared.engine.stats()
+    }
+
+    /// Moves everything from the write buffers to the tables' files.
+    #[cfg(test)]
+    fn flush(&self) {
+        if let Engine::RocksDb(engine) = &self.shared.engine {
+            engine.flush();
+        }
     }
 
     /// How many reads there were so far, each of them a round trip for an engine across a network:

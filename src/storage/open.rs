@@ -10,15 +10,15 @@ use std::{
 use ruma::OwnedServerName;
 
 use super::{
-    Batch, Db, StorageError, engine::Engine, rocks::RocksEngine, schema::META, value::Value,
+    Batch, Db, StorageError,
+    engine::Engine,
+    migrations::{self, MIGRATIONS, SCHEMA_VERSION, VERSION},
+    rocks::RocksEngine,
+    schema::META,
+    value::Value,
     wakes::Wakes,
 };
 
-/// The schema this program writes. Increased with every change of what is stored, together with a
-/// migration from the version before.
-pub(super) const SCHEMA_VERSION: u64 = 1;
-
-const VERSION: &str = "schema.version";
 const SERVER_NAME: &str = "server_name";
 
 /// The database's directory in the data directory.
@@ -130,31 +130,30 @@ impl Db {
     async fn check_identity(&self, data_dir: &Path, settings: &Settings) -> Result<(), OpenError> {
         let directory = || data_dir.to_owned();
         let storage = |source| OpenError::Storage { directory: directory(), source };
-        let corrupt = || storage(StorageError::Corrupt { table: META.id.name() });
+        let corrupt = || StorageError::Corrupt { table: META.id.name() };
         let mut rows = META.multi_get(self, [VERSION, SERVER_NAME]).await.map_err(storage)?;
         let (name, version) = (rows.pop().flatten(), rows.pop().flatten());
-        match version.map(|bytes| u64::from_bytes(&bytes)) {
-            Some(Some(found)) if found > SCHEMA_VERSION => {
-                let known = SCHEMA_VERSION;
-                return Err(OpenError::NewerSchema { directory: directory(), found, known });
-            }
-            Some(None) => return Err(corrupt()),
-            _ => (),
+        let Some(name) = name else {
+            let mut version = Vec::new();
+            SCHEMA_VERSION.to_bytes(&mut version);
+            let mut batch = Batch::new();
+            META.put(&mut batch, VERSION, &version);
+            META.put(&mut batch, SERVER_NAME, &settings.server_name.as_bytes().to_vec());
+            return self.commit(batch).await.map_err(storage);
+        };
+        // Both were written at once.
+        let found =
+            version.and_then(|bytes| u64::from_bytes(&bytes)).ok_or_else(|| storage(corrupt()))?;
+        if found > SCHEMA_VERSION {
+            let known = SCHEMA_VERSION;
+            return Err(OpenError::NewerSchema { directory: directory(), found, known });
         }
-        if let Some(name) = name {
-            let pinned = String::from_utf8(name).map_err(|_| corrupt())?;
-            if pinned == settings.server_name.as_str() {
-                return Ok(());
-            }
+        let pinned = String::from_utf8(name).map_err(|_| storage(corrupt()))?;
+        if pinned != settings.server_name.as_str() {
             let configured = settings.server_name.clone();
             return Err(OpenError::OtherServer { directory: directory(), pinned, configured });
         }
-        let mut version = Vec::new();
-        SCHEMA_VERSION.to_bytes(&mut version);
-        let mut batch = Batch::new();
-        META.put(&mut batch, VERSION, &version);
-        META.put(&mut batch, SERVER_NAME, &settings.server_name.as_bytes().to_vec());
-        self.commit(batch).await.map_err(storage)
+        migrations::run(self, found, MIGRATIONS).await.map_err(storage)
     }
 }
 

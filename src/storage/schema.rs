@@ -32,22 +32,34 @@ use crate::{
 /// Declares the tables. A line is `CONST = Id "name": Key => Value;`; where the usual [`Layout`]
 /// does not fit, `[layout]` stands before the colon: `"events" [Layout::TEXT.prefix(8)]: …`.
 macro_rules! tables {
-    ($($(#[$doc:meta])*
-        $table:ident = $id:ident $name:literal $([$layout:expr])?: $key:ty => $value:ty;)*) => {
+    (
+        $($(#[$doc:meta])*
+            $table:ident = $id:ident $name:literal $([$layout:expr])?: $key:ty => $value:ty;)*
+        @testing {
+            $($(#[$test_doc:meta])*
+                $test_table:ident = $test_id:ident $test_name:literal $([$test_layout:expr])?:
+                $test_key:ty => $test_value:ty;)*
+        }
+    ) => {
         /// Which table; also its place in the list of all of them.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub(crate) enum TableId {
             $($(#[$doc])* $id,)*
+            $($(#[$test_doc])* #[cfg(test)] $test_id,)*
         }
 
         impl TableId {
             /// Every table there is.
-            pub(crate) const ALL: &[Self] = &[$(Self::$id,)*];
+            pub(crate) const ALL: &[Self] = &[
+                $(Self::$id,)*
+                $(#[cfg(test)] Self::$test_id,)*
+            ];
 
             /// The table's name on disk.
             pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$id => $name,)*
+                    $(#[cfg(test)] Self::$test_id => $test_name,)*
                 }
             }
 
@@ -55,6 +67,7 @@ macro_rules! tables {
             pub(crate) fn layout(self) -> Layout {
                 match self {
                     $(Self::$id => tables!(@layout $($layout)?),)*
+                    $(#[cfg(test)] Self::$test_id => tables!(@layout $($test_layout)?),)*
                 }
             }
         }
@@ -62,6 +75,12 @@ macro_rules! tables {
         $(
             $(#[$doc])*
             pub(crate) const $table: Table<$key, $value> = Table::new(TableId::$id);
+        )*
+        $(
+            $(#[$test_doc])*
+            #[cfg(test)]
+            pub(crate) const $test_table: Table<$test_key, $test_value> =
+                Table::new(TableId::$test_id);
         )*
     };
     (@layout) => { Layout::NUMBERS };
@@ -161,4 +180,16 @@ tables! {
         (UserNumber, u64) => (RoomNumber, String);
     /// Filters for `/sync` by the user and the hash of their content.
     FILTERS = Filters "filters": (UserNumber, String) => Vec<u8>;
+
+    // Tables of storage's own tests; they go last.
+    @testing {
+        /// Rows read one by one.
+        TEST_ROWS = TestRows "test_rows": (u64, u64) => Vec<u8>;
+        /// Rows read in ranges of one first part.
+        TEST_RANGES = TestRanges "test_ranges" [Layout::TEXT.prefix(8)]: (u64, u64) => Vec<u8>;
+        /// Rows by text of any length.
+        TEST_TEXTS = TestTexts "test_texts": String => String;
+        /// Large values in pieces.
+        TEST_CHUNKS = TestChunks "test_chunks" [Layout::INCOMPRESSIBLE]: (u64, u32) => Vec<u8>;
+    }
 }

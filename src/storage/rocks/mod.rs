@@ -213,6 +213,14 @@ impl RocksEngine {
         self.committer.close().await;
     }
 
+    /// Moves everything from the write buffers to the tables' files.
+    #[cfg(test)]
+    pub(super) fn flush(&self) {
+        for id in TableId::ALL {
+            self.store.db().flush_cf(self.store.handle(*id)).expect("the disk takes it");
+        }
+    }
+
     pub(super) fn stats(&self) -> Stats {
         use rocksdb::properties::{CUR_SIZE_ALL_MEM_TABLES, LIVE_SST_FILES_SIZE};
         let memory = &self.store.memory;

@@ -1,0 +1,7 @@
+//! What every engine must do alike.
+
+mod batches;
+mod numbers;
+mod ranges;
+mod reads;
+mod sizes;
