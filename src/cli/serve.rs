@@ -67,14 +67,16 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
     let app = App::new(server.router(), config, limits.clone(), shutdown.stopping());
 
     let certificates = listeners.certificates();
+    let version = env!("CARGO_PKG_VERSION");
+    info!(version, server_name = %config.server_name, "started");
     for place in listeners.places() {
         eprintln!("listening on {place}");
     }
+    for place in metrics_listener.iter().flat_map(|(listener, _)| listener.places()) {
+        eprintln!("listening on {place}/metrics");
+    }
     let measuring = async {
         let Some((listener, collection)) = metrics_listener else { return };
-        for place in listener.places() {
-            eprintln!("listening on {place}/metrics");
-        }
         let started_at = Duration::from_millis(Clock::System.now_ms());
         let of_process: metrics::Gauges = Arc::new(move || process::set_gauges(started_at));
         let of_storage: metrics::Gauges = Arc::new({
