@@ -59,11 +59,9 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// With the environment of the process. Variables that are no text are none of ours.
+/// With the environment of the process.
 fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
-    let environment = std::env::vars_os()
-        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-    Config::load(path, environment)
+    Config::load(path, std::env::vars_os())
 }
 
 fn with_causes(error: &dyn Error) -> String {

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     path::{Path, PathBuf},
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use crate::{
     server::Server,
     shutdown::Shutdown,
     storage::{Db, Settings},
-    telemetry::{logs, metrics, process},
+    telemetry::{logs, metrics, process, storage},
 };
 
 /// What is left in the background, once everything was answered, has this long to end.
@@ -61,21 +62,28 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
     let db = Db::open(&config.data_dir, &settings).await?;
     let shutdown = Shutdown::new();
     let server =
-        Server::start(config, db, Clock::System, Random::system(), shutdown.stopping()).await?;
+        Server::start(config, db.clone(), Clock::System, Random::system(), shutdown.stopping())
+            .await?;
     let app = App::new(server.router(), config, limits.clone(), shutdown.stopping());
 
     let certificates = listeners.certificates();
+    let version = env!("CARGO_PKG_VERSION");
+    info!(version, server_name = %config.server_name, "started");
     for place in listeners.places() {
         eprintln!("listening on {place}");
     }
+    for place in metrics_listener.iter().flat_map(|(listener, _)| listener.places()) {
+        eprintln!("listening on {place}/metrics");
+    }
     let measuring = async {
         let Some((listener, collection)) = metrics_listener else { return };
-        for place in listener.places() {
-            eprintln!("metrics on {place}/metrics");
-        }
         let started_at = Duration::from_millis(Clock::System.now_ms());
-        let gauges: metrics::Gauges = std::sync::Arc::new(move || process::set_gauges(started_at));
-        let routes = metrics::routes(collection, vec![gauges]);
+        let of_process: metrics::Gauges = Arc::new(move || process::set_gauges(started_at));
+        let of_storage: metrics::Gauges = Arc::new({
+            let db = db.clone();
+            move || storage::set_gauges(&db)
+        });
+        let routes = metrics::routes(collection, vec![of_process, of_storage]);
         listener.serve(App::plain(routes, limits, shutdown.stopping())).await;
     };
 
@@ -93,6 +101,7 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
             }
         }
     }
+    db.close().await;
     info!("stopped");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `MYELIN_SECTION__KEY`: settings out of the environment.
 
+use std::ffi::OsString;
+
 use toml::{Table, Value};
 
 use super::reference;
@@ -21,7 +23,7 @@ pub(super) fn apply(
     settings: &mut Table,
     reference: &Table,
     name: &str,
-    text: &str,
+    text: OsString,
 ) -> Result<(), String> {
     let Some(rest) = name.strip_prefix(PREFIX).filter(|_| name != CONFIG_FILE) else {
         return Ok(());
@@ -39,7 +41,9 @@ pub(super) fn apply(
             return Ok(());
         }
     }
-    set_in_table(settings, Some(reference), &segments, "", text).map_err(|problem| match problem {
+    // Paths that are not text can't be written in TOML either.
+    let text = text.into_string().map_err(|_| format!("{name}: not valid UTF-8"))?;
+    set_in_table(settings, Some(reference), &segments, "", &text).map_err(|problem| match problem {
         Problem::Unknown => {
             let nearest = reference::nearest(&place, reference);
             let nearest = nearest.to_uppercase().replace('.', "__");

@@ -10,7 +10,10 @@ mod secret;
 mod sections;
 mod validate;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use toml::{Table, Value};
 
@@ -62,7 +65,7 @@ impl Config {
     /// wrong type or makes no sense.
     pub(crate) fn load(
         path: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let reference = reference::table();
         let mut settings = match path {
@@ -71,7 +74,10 @@ impl Config {
         };
         let mut problems = reference::unknown_keys(&settings, &reference);
         for (name, text) in environment {
-            if let Err(problem) = environment::apply(&mut settings, &reference, &name, &text) {
+            // No setting has a name that is not text.
+            let Ok(name) = name.into_string() else { continue };
+            let done = environment::apply(&mut settings, &reference, &name, text);
+            if let Err(problem) = done {
                 problems.push(problem);
             }
         }

@@ -12,8 +12,8 @@ fn load_environment(environment: &[(&str, &str)]) -> Result<Config, String> {
     Config::load(None, variables(environment)).map_err(|error| error.to_string())
 }
 
-fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, text)| (name.into(), text.into())).collect()
 }
 
 /// The reference without what cannot stand together in one working configuration.
@@ -185,6 +185,16 @@ fn a_wrong_variable_is_named_with_the_right_one() {
     }
 }
 
+#[test]
+fn a_variable_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let odd = OsString::from_vec(vec![0xff]);
+    let error = Config::load(None, [("MYELIN_DATA_DIR".into(), odd.clone())]).unwrap_err();
+    assert_eq!(error.to_string(), "MYELIN_DATA_DIR: not valid UTF-8");
+    Config::load(None, [("HOME".into(), odd.clone()), (odd, "x".into())]).unwrap();
+}
+
 /// Kubernetes sets such names for a service that is called like the server.
 #[test]
 fn variables_of_others_are_left_alone() {
@@ -223,6 +233,10 @@ fn values_that_cannot_be_are_refused() {
         ("registration.tokens = ['ä']", "registration.tokens[0]"),
         ("log.level = 'info,a=loud'", "log.level"),
         ("data_dir = ''", "data_dir"),
+        (
+            "listener = [{ address = '[::]:1' }]\nmetrics.address = '[::]:1'",
+            "metrics.address: listener[0]",
+        ),
     ] {
         let error = load(file, &[]).unwrap_err();
         assert!(error.contains(said), "{file}: {error}");

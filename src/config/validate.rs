@@ -1,10 +1,7 @@
 //! What the types alone do not say about a configuration.
 
-use std::str::FromStr as _;
-
-use tracing_subscriber::EnvFilter;
-
 use super::{Config, Listener, Rate};
+use crate::telemetry::logs;
 
 /// Below this RocksDB cannot keep its write buffers.
 const MIN_BUDGET_BYTES: u64 = 16 * 1024 * 1024;
@@ -21,11 +18,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     problems.turn(config);
     problems.smtp(config);
 
+    problems.metrics(config);
     problems.check(!config.data_dir.as_os_str().is_empty(), || {
         "data_dir: must not be empty".to_owned()
     });
     problems.secrets(config);
-    if let Err(error) = EnvFilter::from_str(&config.log.level) {
+    if let Err(error) = logs::filter(&config.log.level) {
         problems.0.push(format!("log.level: {error}"));
     }
     problems.0
@@ -68,6 +66,16 @@ impl Problems {
             if let Some(earlier) = listeners.iter().take(index).position(same) {
                 self.0.push(format!("{key}: listens where listener[{earlier}] does"));
             }
+        }
+    }
+
+    fn metrics(&mut self, config: &Config) {
+        let Some(address) = config.metrics.address.filter(|address| address.port() != 0) else {
+            return;
+        };
+        let taken = config.listener.iter().position(|other| other.address == Some(address));
+        if let Some(index) = taken {
+            self.0.push(format!("metrics.address: listener[{index}] listens there already"));
         }
     }
 

@@ -8,7 +8,7 @@ use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
-use super::{process, requests};
+use super::{process, requests, storage};
 
 /// Panics, caught or not; each one is a bug.
 pub(super) const PANICS: &str = "myelin_panics_total";
@@ -36,6 +36,7 @@ pub(crate) fn start() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!(requests::DURATION, "Seconds until a request was answered.");
     describe_gauge!(requests::IN_FLIGHT, "Requests that are being answered.");
     process::describe();
+    storage::describe();
     // So that it is there, and 0, before the first one.
     metrics::counter!(PANICS).absolute(0);
     Ok(COLLECTION.get_or_init(|| collection).clone())

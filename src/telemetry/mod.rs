@@ -4,3 +4,4 @@ pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod requests;
+pub(crate) mod storage;

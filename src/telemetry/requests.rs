@@ -49,3 +49,30 @@ impl Drop for InFlight {
         gauge!(IN_FLIGHT).decrement(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_endpoint_method_and_status() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let collection = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let _running = InFlight::enter();
+            let took = Duration::from_millis(3);
+            record("/a/{b}", &Method::GET, StatusCode::OK, took);
+            record("/a/{b}", &Method::GET, StatusCode::OK, took);
+            record("unknown", &"BREW".parse().unwrap(), StatusCode::NOT_FOUND, took);
+            let text = collection.render();
+            for line in [
+                r#"myelin_http_requests_total{endpoint="/a/{b}",method="GET",status="200"} 2"#,
+                r#"myelin_http_requests_total{endpoint="unknown",method="other",status="404"} 1"#,
+                "myelin_http_requests_in_flight 1",
+            ] {
+                assert!(text.contains(line), "{line} is not in:\n{text}");
+            }
+        });
+        metrics::with_local_recorder(&recorder, || drop(InFlight::enter()));
+    }
+}
