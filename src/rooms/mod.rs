@@ -1,11 +1,11 @@
 //! Rooms: the event graph, who is in them, what may be read of them.
 
 mod aliases;
-mod auth;
+pub(crate) mod auth;
 mod create;
 pub(crate) mod error;
 mod event;
-mod filter;
+pub(crate) mod filter;
 pub(crate) mod keys;
 mod membership;
 mod profile;
@@ -16,6 +16,7 @@ mod redaction;
 mod room;
 mod send;
 mod show;
+mod standing;
 mod timeline;
 pub(crate) mod typing;
 mod visibility;

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, events::receipt::ReceiptType};
 use serde::{Deserialize, Serialize};
 
-use super::record::EventNumber;
 use crate::{
     clock::Clock,
     storage::{
@@ -60,8 +59,6 @@ pub(crate) struct Receipt {
 pub(crate) struct ReadUpTo {
     /// Its ID.
     pub(crate) event_id: OwnedEventId,
-    /// Its number in the room.
-    pub(crate) event: EventNumber,
     /// Its place in the order of arrival.
     pub(crate) position: u64,
 }
@@ -170,7 +167,7 @@ mod tests {
             1 => owned_event_id!("$one"),
             _ => owned_event_id!("$two"),
         };
-        ReadUpTo { event_id, event: EventNumber(number), position: number }
+        ReadUpTo { event_id, position: number }
     }
 
     async fn seen_by(receipts: &Receipts, reader: UserNumber) -> Vec<OwnedEventId> {

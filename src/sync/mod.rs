@@ -1,3 +1,28 @@
 //! Telling clients what happened: nothing missed, nothing twice.
 
+mod filter;
+mod response;
+mod room;
+mod timeline;
 pub(crate) mod token;
+mod v3;
+
+use crate::{rooms::RoomError, storage::StorageError};
+
+pub(crate) use filter::SyncFilter;
+pub(crate) use response::Response;
+pub(crate) use v3::{Request, Sync};
+
+/// Why a sync is not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    /// The token says more was seen than there is.
+    #[error("this server has not given out that token")]
+    FromTheFuture,
+    /// What happened can't be read.
+    #[error("cannot read what happened")]
+    Storage(#[from] StorageError),
+    /// What happened in a room can't be read.
+    #[error("cannot read what happened in a room")]
+    Room(#[from] RoomError),
+}

@@ -1,0 +1,153 @@
+//! What `/v3/sync` answers, as it is written to the wire: events are spliced in, not rebuilt.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+
+use std::collections::BTreeMap;
+
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Response {
+    pub(crate) next_batch: String,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(crate) account_data: Events,
+    pub(crate) rooms: Rooms,
+}
+
+/// Events without more about them.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Events {
+    pub(crate) events: Vec<Box<RawValue>>,
+}
+
+/// Rooms by what the user is to them.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Rooms {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) join: BTreeMap<OwnedRoomId, Joined>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) invite: BTreeMap<OwnedRoomId, Invited>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) knock: BTreeMap<OwnedRoomId, Knocked>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) leave: BTreeMap<OwnedRoomId, Left>,
+}
+
+/// A room that the user is in.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Joined {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) summary: Option<Summary>,
+    pub(crate) timeline: Timeline,
+    #[serde(flatten)]
+    pub(crate) state: State,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(crate) ephemeral: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(crate) account_data: Events,
+}
+
+/// What a client needs to name a room without a name.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    #[serde(rename = "m.heroes")]
+    pub(crate) heroes: Vec<OwnedUserId>,
+    #[serde(rename = "m.joined_member_count")]
+    pub(crate) joined_member_count: usize,
+    #[serde(rename = "m.invited_member_count")]
+    pub(crate) invited_member_count: usize,
+}
+
+/// The latest events of a room.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Timeline {
+    pub(crate) events: Vec<Box<RawValue>>,
+    /// There are events between these and what the client has seen.
+    pub(crate) limited: bool,
+    /// Where `/messages` goes on backwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prev_batch: Option<String>,
+}
+
+/// State changes that the timeline does not show, up to its start or up to its end.
+#[derive(Debug, Serialize)]
+pub(crate) enum State {
+    #[serde(rename = "state")]
+    Before(Events),
+    #[serde(rename = "state_after")]
+    After(Events),
+}
+
+/// A room that the user is invited to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Invited {
+    pub(crate) invite_state: Stripped,
+}
+
+/// A room that the user knocked on.
+#[derive(Debug, Serialize)]
+pub(crate) struct Knocked {
+    pub(crate) knock_state: Stripped,
+}
+
+/// Stripped state events: a JSON array.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stripped {
+    pub(crate) events: Box<RawValue>,
+}
+
+/// A room that the user has left, or was made to leave.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Left {
+    pub(crate) timeline: Timeline,
+    #[serde(flatten)]
+    pub(crate) state: State,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(crate) account_data: Events,
+}
+
+impl Events {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Before(Events::default())
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Before(events) | Self::After(events) => events.is_empty(),
+        }
+    }
+}
+
+impl Joined {
+    /// Whether there is nothing to tell.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary.is_none()
+            && self.timeline.events.is_empty()
+            && !self.timeline.limited
+            && self.state.is_empty()
+            && self.ephemeral.is_empty()
+            && self.account_data.is_empty()
+    }
+}
+
+impl Response {
+    /// Whether nothing happened since the token: then a long-poll goes on waiting.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.account_data.is_empty()
+            && self.rooms.join.is_empty()
+            && self.rooms.invite.is_empty()
+            && self.rooms.knock.is_empty()
+            && self.rooms.leave.is_empty()
+    }
+}

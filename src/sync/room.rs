@@ -1,0 +1,304 @@
+//! One room in a response.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use ruma::{OwnedUserId, UserId};
+use serde_json::{json, value::RawValue};
+
+use super::{
+    response::{Events, Joined, Left, State, Summary, Timeline},
+    timeline::{Stretch, latest},
+    v3::{Request, Sync, account_data_event},
+};
+use crate::{
+    rooms::{
+        Boundary, Room, RoomError, Viewer, Visibility,
+        auth::membership_in,
+        receipts::{Receipt, ReceiptSlot},
+        record::{EventNumber, EventRecord, Membership, UserRoom},
+    },
+    storage::{Range, Snapshot, StorageError, intern::UserNumber, schema::ACCOUNT_DATA},
+    users::session::Session,
+};
+
+/// Names that stand for a room without a name: at most this many.
+const HEROES: usize = 5;
+
+type Numbered = Vec<(EventNumber, EventRecord)>;
+
+/// Reads one room for one response.
+pub(super) struct RoomReader<'a> {
+    pub(super) sync: &'a Sync,
+    pub(super) at: &'a Snapshot,
+    pub(super) session: &'a Session,
+    pub(super) request: &'a Request,
+    pub(super) room: Arc<Room>,
+    pub(super) user_room: &'a UserRoom,
+    pub(super) until: u64,
+}
+
+/// The stretch of a room's timeline, the state beside it, and for whom.
+struct Excerpt {
+    visibility: Visibility,
+    stretch: Stretch,
+    state: Numbered,
+}
+
+impl RoomReader<'_> {
+    /// The room of a user who is joined. `since` is the client's token; `account_data` what changed
+    /// after it.
+    pub(super) async fn joined(
+        &self,
+        since: Option<u64>,
+        account_data: Events,
+    ) -> Result<Joined, RoomError> {
+        let known_since = self.known_since(since).await?;
+        let mut joined = Joined::default();
+        // Most rooms of most syncs: nothing happened, and memory knows it.
+        let quiet = match known_since {
+            Some(since) => self.sync.rooms.last_position(self.room.number).await? <= since,
+            None => false,
+        };
+        if !quiet || self.request.full_state {
+            let excerpt = self.excerpt(known_since, self.until).await?;
+            let members_changed = (excerpt.stretch.events.iter().chain(&excerpt.state))
+                .any(|(_, event)| event.is_state() && event.event_type == "m.room.member");
+            if known_since.is_none() || self.request.full_state || members_changed {
+                joined.summary = Some(self.summary().await?);
+            }
+            (joined.timeline, joined.state) = self.show(excerpt).await?;
+        }
+        joined.ephemeral = self.ephemeral(known_since).await?;
+        joined.account_data = match (since, known_since) {
+            // New to the client: what was set before counts as well.
+            (Some(_), None) => self.all_account_data().await?,
+            _ => account_data,
+        };
+        Ok(joined)
+    }
+
+    /// The room of a user who has left it, up to their leaving.
+    pub(super) async fn left(
+        &self,
+        since: Option<u64>,
+        account_data: Events,
+    ) -> Result<Left, RoomError> {
+        let until = self.user_room.position.min(self.until);
+        let known_since = if self.user_room.was_joined {
+            self.known_since(since).await?
+        } else {
+            // An invitation refused or withdrawn, a knock denied: nothing of the room but that.
+            Some(until.saturating_sub(1))
+        };
+        let excerpt = self.excerpt(known_since, until).await?;
+        let (timeline, state) = self.show(excerpt).await?;
+        Ok(Left { timeline, state, account_data })
+    }
+
+    /// From where on the client knows this room: its token, or nowhere if the user was not in the
+    /// room at that time.
+    async fn known_since(&self, since: Option<u64>) -> Result<Option<u64>, RoomError> {
+        let Some(since) = since else { return Ok(None) };
+        if self.user_room.position <= since {
+            return Ok(Some(since));
+        }
+        let then = self
+            .sync
+            .rooms
+            .state_event_at(
+                self.at,
+                &self.room,
+                "m.room.member",
+                self.session.user_id.as_str(),
+                since,
+            )
+            .await?;
+        let was_joined =
+            then.is_some_and(|event| membership_in(event.content()) == Some(Membership::Join));
+        Ok(was_joined.then_some(since))
+    }
+
+    /// The timeline, and the state events that belong beside it, as the filter wants them.
+    async fn excerpt(&self, since: Option<u64>, until: u64) -> Result<Excerpt, RoomError> {
+        let (rooms, filter) = (&self.sync.rooms, &self.request.filter);
+        let visibility = rooms.visibility(self.at, &self.room, self.session.user).await?;
+        let window = (Boundary::at_position(since.unwrap_or(0)), Boundary::at_position(until));
+        let stretch = if filter.timeline.wants_room(&self.room.id) {
+            latest(rooms, self.at, &self.room, &visibility, window, &filter.timeline).await?
+        } else {
+            Stretch::default()
+        };
+        let mut state = Numbered::new();
+        if filter.state.wants_room(&self.room.id) {
+            // State stands before the timeline, unless the client wants it after.
+            let upto = match stretch.start {
+                Some(start) if !self.request.use_state_after => u64::try_from(start.0).unwrap_or(0),
+                _ => until,
+            };
+            state = match since {
+                Some(since) if !self.request.full_state => {
+                    rooms.state_delta(self.at, &self.room, since, upto).await?
+                }
+                _ => rooms.state_at(self.at, &self.room, upto).await?,
+            };
+            if filter.lazy_load_members() {
+                keep_relevant_members(&mut state, &self.session.user_id, &stretch.events);
+                self.add_senders(&mut state, &stretch.events, upto).await?;
+            }
+            state.retain(|(_, event)| filter.state.wants(event));
+        }
+        Ok(Excerpt { visibility, stretch, state })
+    }
+
+    /// Adds the member events of those who sent the timeline, for clients that load them lazily.
+    async fn add_senders(
+        &self,
+        state: &mut Numbered,
+        timeline: &Numbered,
+        upto: u64,
+    ) -> Result<(), RoomError> {
+        let mut known: HashSet<String> = state
+            .iter()
+            .filter(|(_, event)| event.event_type == "m.room.member")
+            .filter_map(|(_, event)| event.state_key.clone())
+            .collect();
+        let senders: BTreeSet<&UserId> =
+            timeline.iter().map(|(_, event)| &*event.sender_id).collect();
+        for sender in senders {
+            if !known.insert(sender.to_string()) {
+                continue;
+            }
+            let member = self
+                .sync
+                .rooms
+                .state_event_at(self.at, &self.room, "m.room.member", sender.as_str(), upto)
+                .await?;
+            // One that joined within the timeline stands there.
+            if let Some(member) = member {
+                state.push((EventNumber(0), member));
+            }
+        }
+        Ok(())
+    }
+
+    /// The excerpt as the client sees it.
+    async fn show(&self, excerpt: Excerpt) -> Result<(Timeline, State), RoomError> {
+        let Excerpt { visibility, stretch, state } = excerpt;
+        let viewer = Viewer::from(self.session);
+        let show = async |events: Numbered| {
+            let events: Vec<EventRecord> = events.into_iter().map(|(_, event)| event).collect();
+            let rooms = &self.sync.rooms;
+            rooms.client_events(self.at, &viewer, &self.room, &visibility, &events, false).await
+        };
+        let timeline = Timeline {
+            prev_batch: stretch.start.map(|start| start.to_string()),
+            limited: stretch.limited,
+            events: show(stretch.events).await?,
+        };
+        let events = Events { events: show(state).await? };
+        let state =
+            if self.request.use_state_after { State::After(events) } else { State::Before(events) };
+        Ok((timeline, state))
+    }
+
+    async fn summary(&self) -> Result<Summary, RoomError> {
+        let rooms = &self.sync.rooms;
+        let joined = rooms.members(self.at, self.room.number, Membership::Join).await?;
+        let invited = rooms.members(self.at, self.room.number, Membership::Invite).await?;
+        let others: Vec<UserNumber> = joined
+            .iter()
+            .chain(&invited)
+            .copied()
+            .filter(|member| *member != self.session.user)
+            .take(HEROES)
+            .collect();
+        let heroes = self.sync.db.users().names(&self.sync.db, &others).await?;
+        Ok(Summary {
+            heroes,
+            joined_member_count: joined.len(),
+            invited_member_count: invited.len(),
+        })
+    }
+
+    async fn ephemeral(&self, since: Option<u64>) -> Result<Events, StorageError> {
+        let (sync, room) = (self.sync, self.room.number);
+        let filter = &self.request.filter.ephemeral;
+        let mut events = Vec::new();
+        if !filter.wants_room(&self.room.id) {
+            return Ok(Events { events });
+        }
+        let typing = match since {
+            Some(since) => sync.typing.changed_since(room, since),
+            None => Some(sync.typing.now(room)).filter(|users| !users.is_empty()),
+        };
+        if let Some(users) = typing.filter(|_| filter.wants("m.typing")) {
+            let users = sync.db.users().names(&sync.db, &users).await?;
+            events.push(raw(&json!({"type": "m.typing", "content": {"user_ids": users}})));
+        }
+        if filter.wants("m.receipt") {
+            let since = since.unwrap_or(0);
+            let receipts =
+                sync.receipts.changed(self.at, room, self.session.user, since, self.until).await?;
+            if !receipts.is_empty() {
+                events.push(self.receipt_event(receipts).await?);
+            }
+        }
+        Ok(Events { events })
+    }
+
+    /// Receipts as one `m.receipt` event: by event, kind and user.
+    async fn receipt_event(
+        &self,
+        receipts: Vec<(ReceiptSlot, Receipt)>,
+    ) -> Result<Box<RawValue>, StorageError> {
+        let db = &self.sync.db;
+        let mut content: BTreeMap<_, BTreeMap<_, BTreeMap<OwnedUserId, serde_json::Value>>> =
+            BTreeMap::new();
+        for (slot, receipt) in receipts {
+            let user = db.users().name(db, UserNumber(slot.user)).await?;
+            let mut data = json!({"ts": receipt.ts});
+            if let (false, Some(data)) = (slot.thread.is_empty(), data.as_object_mut()) {
+                data.insert("thread_id".to_owned(), slot.thread.into());
+            }
+            let by_kind = content.entry(receipt.event_id).or_default();
+            by_kind.entry(slot.kind).or_default().insert(user, data);
+        }
+        Ok(raw(&json!({"type": "m.receipt", "content": content})))
+    }
+
+    async fn all_account_data(&self) -> Result<Events, StorageError> {
+        let range = Range::prefix(&(self.session.user, self.room.number));
+        let filter = &self.request.filter.room_account_data;
+        let mut events = Vec::new();
+        if filter.wants_room(&self.room.id) {
+            for ((_, _, kind), datum) in ACCOUNT_DATA.scan(self.at, &range, usize::MAX).await? {
+                if filter.wants(&kind) {
+                    events.push(account_data_event(&kind, &datum.content)?);
+                }
+            }
+        }
+        Ok(Events { events })
+    }
+}
+
+/// Leaves out the member events that a lazy-loading client has no use for: those of users who sent
+/// none of `timeline`, and are not the user themself.
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
+fn keep_relevant_members(state: &mut Numbered, user_id: &UserId, timeline: &Numbered) {
+    let senders: HashSet<&str> =
+        timeline.iter().map(|(_, event)| event.sender_id.as_str()).collect();
+    state.retain(|(_, event)| match event.state_key.as_deref() {
+        Some(member) if event.event_type == "m.room.member" => {
+            member == user_id.as_str() || senders.contains(member)
+        }
+        _ => true,
+    });
+}
+
+fn raw(value: &serde_json::Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("a JSON value has string keys only")
+}

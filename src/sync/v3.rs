@@ -1,0 +1,245 @@
+//! `/v3/sync`: what happened since a token, now or as soon as something does.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    SyncError,
+    filter::SyncFilter,
+    response::{Events, Invited, Knocked, Response, Rooms as RoomsResponse, Stripped},
+    room::RoomReader,
+    token::SyncToken,
+};
+use crate::{
+    rooms::{
+        Rooms,
+        receipts::Receipts,
+        record::{Membership, UserRoom},
+        typing::Typing,
+    },
+    shutdown::Stopping,
+    storage::{
+        Db, Range, Snapshot, StorageError,
+        intern::{RoomNumber, UserNumber},
+        schema::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, USER_ROOMS},
+    },
+    users::{GLOBAL, session::Session},
+};
+
+/// The longest a request waits, whatever the client asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+/// Answers syncs.
+#[derive(Clone)]
+pub(crate) struct Sync {
+    pub(super) db: Db,
+    pub(super) rooms: Rooms,
+    pub(super) typing: Typing,
+    pub(super) receipts: Receipts,
+    stopping: Stopping,
+}
+
+/// What a client asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// Up to where it has seen everything; none for all there is.
+    pub(crate) since: Option<SyncToken>,
+    /// What it wants of it.
+    pub(crate) filter: SyncFilter,
+    /// The whole state of every room again.
+    pub(crate) full_state: bool,
+    /// State as of the end of the timelines rather than their start.
+    pub(crate) use_state_after: bool,
+    /// How long to wait for something to happen.
+    pub(crate) timeout: Duration,
+}
+
+/// A user's account data by room.
+pub(super) type RoomAccountData = BTreeMap<RoomNumber, Vec<Box<RawValue>>>;
+
+impl Sync {
+    /// Syncs over these areas.
+    pub(crate) fn new(
+        db: Db,
+        rooms: Rooms,
+        typing: Typing,
+        receipts: Receipts,
+        stopping: Stopping,
+    ) -> Self {
+        Self { db, rooms, typing, receipts, stopping }
+    }
+
+    /// What happened since the token: at once if there is something, or when something happens, or
+    /// nothing when the time is over.
+    ///
+    /// # Errors
+    /// [`SyncError::FromTheFuture`] for a token that this server has not given out.
+    pub(crate) async fn v3(
+        &self,
+        session: &Session,
+        request: &Request,
+    ) -> Result<Response, SyncError> {
+        let deadline = Instant::now() + request.timeout.min(LONGEST_WAIT);
+        if request.since.is_some_and(|token| token.position > self.db.visible_position()) {
+            return Err(SyncError::FromTheFuture);
+        }
+        // Subscribed before reading: what is committed in between wakes too.
+        let waiter = self.db.wait_for(session.user);
+        loop {
+            let response = self.now(session, request).await?;
+            let first = request.since.is_none() || request.full_state;
+            if first || !response.is_empty() {
+                return Ok(response);
+            }
+            tokio::select! {
+                () = waiter.woken() => {}
+                () = sleep_until(deadline) => return Ok(response),
+                // A server that stops lets its clients go at once.
+                () = self.stopping.wait() => return Ok(response),
+            }
+        }
+    }
+
+    /// What there is to tell at this moment.
+    async fn now(&self, session: &Session, request: &Request) -> Result<Response, SyncError> {
+        // The position first: the snapshot then holds everything up to it.
+        let until = self.db.visible_position();
+        let at = self.db.snapshot();
+        let since = request.since.map(|token| token.position);
+        let (global, mut by_room) = account_data(&at, session.user, since, until, request).await?;
+        let mut rooms = RoomsResponse::default();
+        for (room, user_room) in self.rooms.user_rooms(&at, session.user).await? {
+            let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
+            self.add_room(
+                &mut rooms,
+                &at,
+                session,
+                request,
+                until,
+                (room, user_room),
+                account_data,
+            )
+            .await?;
+        }
+        let next = SyncToken { position: until };
+        Ok(Response {
+            next_batch: next.to_string(),
+            account_data: Events { events: global },
+            rooms,
+        })
+    }
+
+    /// Adds one room, if there is something to tell of it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one response")]
+    async fn add_room(
+        &self,
+        rooms: &mut RoomsResponse,
+        at: &Snapshot,
+        session: &Session,
+        request: &Request,
+        until: u64,
+        (number, user_room): (RoomNumber, UserRoom),
+        account_data: Events,
+    ) -> Result<(), SyncError> {
+        let since = request.since.map(|token| token.position);
+        let membership = if user_room.position > until {
+            // A member event on its way is told of when it is visible; until then, a user who was
+            // in the room still is.
+            let room = self.rooms.numbered(number).await?;
+            let visibility = self.rooms.visibility(at, &room, session.user).await?;
+            match visibility.membership_at(until) {
+                Some(Membership::Join) => Membership::Join,
+                _ => return Ok(()),
+            }
+        } else {
+            user_room.membership
+        };
+        let changed = since.is_none_or(|since| user_room.position > since);
+        let gone = matches!(membership, Membership::Leave | Membership::Ban);
+        let left_unasked = since.is_none() && !request.filter.include_leave;
+        if (gone && (!changed || user_room.forgotten || left_unasked))
+            || (!changed && membership != Membership::Join)
+        {
+            return Ok(());
+        }
+        let room = self.rooms.numbered(number).await?;
+        let room_id = room.id.clone();
+        if !request.filter.wants_room(&room_id) {
+            return Ok(());
+        }
+        let reader =
+            RoomReader { sync: self, at, session, request, room, user_room: &user_room, until };
+        match membership {
+            Membership::Join => {
+                let joined = reader.joined(since, account_data).await?;
+                // A room that is new to the client is told of even if a filter leaves nothing.
+                if changed || !joined.is_empty() {
+                    rooms.join.insert(room_id, joined);
+                }
+            }
+            Membership::Invite => {
+                let events = stripped(&user_room.stripped_state)?;
+                rooms.invite.insert(room_id, Invited { invite_state: Stripped { events } });
+            }
+            Membership::Knock => {
+                let events = stripped(&user_room.stripped_state)?;
+                rooms.knock.insert(room_id, Knocked { knock_state: Stripped { events } });
+            }
+            Membership::Leave | Membership::Ban => {
+                rooms.leave.insert(room_id, reader.left(since, account_data).await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stripped(state: &str) -> Result<Box<RawValue>, StorageError> {
+    RawValue::from_string(state.to_owned())
+        .map_err(|_| StorageError::Corrupt { table: USER_ROOMS.id.name() })
+}
+
+/// The account data that changed after `since`: of the account, and by room.
+async fn account_data(
+    at: &Snapshot,
+    user: UserNumber,
+    since: Option<u64>,
+    until: u64,
+    request: &Request,
+) -> Result<(Vec<Box<RawValue>>, RoomAccountData), StorageError> {
+    let range = Range::prefix(&(user,))
+        .after(&(user, since.unwrap_or(0)))
+        .before(&(user, until.saturating_add(1)));
+    let changes = ACCOUNT_DATA_CHANGES.scan(at, &range, usize::MAX).await?;
+    let keys = changes.iter().map(|(_, (room, kind))| (user, *room, kind.as_str()));
+    let data = ACCOUNT_DATA.multi_get(at, keys).await?;
+    let mut global = Vec::new();
+    let mut by_room = RoomAccountData::new();
+    for ((_, (room, kind)), datum) in changes.iter().zip(data) {
+        let Some(datum) = datum else { continue };
+        let event = account_data_event(kind, &datum.content)?;
+        if *room == GLOBAL {
+            if request.filter.account_data.wants(kind) {
+                global.push(event);
+            }
+        } else if request.filter.room_account_data.wants(kind) {
+            by_room.entry(*room).or_default().push(event);
+        }
+    }
+    Ok((global, by_room))
+}
+
+/// `{"type": kind, "content": content}`
+pub(super) fn account_data_event(
+    kind: &str,
+    content: &[u8],
+) -> Result<Box<RawValue>, StorageError> {
+    let corrupt = || StorageError::Corrupt { table: ACCOUNT_DATA.id.name() };
+    let kind = serde_json::to_string(kind).map_err(|_| corrupt())?;
+    let content = std::str::from_utf8(content).map_err(|_| corrupt())?;
+    RawValue::from_string(format!(r#"{{"type":{kind},"content":{content}}}"#))
+        .map_err(|_| corrupt())
+}
