@@ -3,6 +3,8 @@
 mod filter;
 mod response;
 mod room;
+#[cfg(test)]
+mod tests;
 mod timeline;
 pub(crate) mod token;
 mod v3;

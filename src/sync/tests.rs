@@ -1,0 +1,444 @@
+//! A client that syncs must end up with what happened: nothing missed, nothing twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use ruma::{
+    CanonicalJsonObject, OwnedEventId, OwnedRoomId, UserId,
+    api::{Direction, client::filter::FilterDefinition},
+    server_name, user_id,
+};
+use serde_json::{Value, json};
+
+use super::{Request, Response, Sync, SyncError, SyncFilter, token::SyncToken};
+use crate::{
+    clock::{Clock, Random},
+    rooms::{
+        Boundary, Change, EventFilter, NewRoom, PageRequest, Preset, Profile, Rooms,
+        keys::ServerKey, receipts::Receipts, typing::Typing,
+    },
+    shutdown::Shutdown,
+    storage::Db,
+    users::session::Session,
+};
+
+/// A server in memory.
+struct World {
+    db: Db,
+    rooms: Rooms,
+    typing: Typing,
+    sync: Sync,
+    shutdown: Shutdown,
+    transaction: u64,
+}
+
+impl World {
+    async fn new() -> Self {
+        let db = Db::in_memory().await;
+        let random = Random::seeded(7);
+        let clock = Clock::manual(1_700_000_000_000);
+        let key = ServerKey::load(&db, &random, server_name!("localhost")).await.unwrap();
+        let profiles = Box::new(|_| Box::pin(async { Ok(Profile::default()) }) as _);
+        let rooms = Rooms::new(db.clone(), clock.clone(), random, key, profiles);
+        let typing = Typing::new(db.clone());
+        let receipts = Receipts::new(db.clone(), clock);
+        let shutdown = Shutdown::new();
+        let sync =
+            Sync::new(db.clone(), rooms.clone(), typing.clone(), receipts, shutdown.stopping());
+        Self { db, rooms, typing, sync, shutdown, transaction: 0 }
+    }
+
+    async fn session(&self, user_id: &UserId) -> Session {
+        let user = self.db.users().intern(&self.db, user_id).await.unwrap();
+        Session { user_id: user_id.to_owned(), user, device_id: "DEVICE".into(), guest: false }
+    }
+
+    async fn public_room(&self, creator: &Session) -> OwnedRoomId {
+        let new = NewRoom {
+            version: None,
+            preset: Preset::Public,
+            creation_content: CanonicalJsonObject::new(),
+            initial_state: Vec::new(),
+            power_levels: CanonicalJsonObject::new(),
+            name: None,
+            topic: None,
+            alias_name: None,
+            invite: Vec::new(),
+            is_direct: false,
+            public: false,
+        };
+        self.rooms.create(creator, &new).await.unwrap()
+    }
+
+    async fn send(&mut self, session: &Session, room: &OwnedRoomId, body: &str) -> OwnedEventId {
+        self.transaction += 1;
+        let transaction = format!("t{}", self.transaction);
+        let content = object(&json!({"msgtype": "m.text", "body": body}));
+        self.rooms
+            .send(session, room, "m.room.message", transaction.as_str().into(), content)
+            .await
+            .unwrap()
+    }
+
+    async fn topic(&self, session: &Session, room: &OwnedRoomId, topic: &str) -> OwnedEventId {
+        let content = object(&json!({ "topic": topic }));
+        self.rooms.send_state(session, room, "m.room.topic", "", content).await.unwrap()
+    }
+
+    async fn change(&self, session: &Session, room: &OwnedRoomId, change: Change) {
+        self.rooms.change_membership(session, room, &session.user_id, change, None).await.unwrap();
+    }
+
+    async fn sync(&self, session: &Session, request: &Request) -> Value {
+        let response: Response = self.sync.v3(session, request).await.unwrap();
+        serde_json::to_value(response).unwrap()
+    }
+}
+
+fn object(value: &Value) -> CanonicalJsonObject {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn filter(limit: u32) -> SyncFilter {
+    let filter: FilterDefinition =
+        serde_json::from_value(json!({"room": {"timeline": {"limit": limit}}})).unwrap();
+    filter.into()
+}
+
+fn since(response: &Value) -> Option<SyncToken> {
+    Some(response["next_batch"].as_str().unwrap().parse().unwrap())
+}
+
+/// A client that keeps what it is told.
+struct ClientSide {
+    session: Session,
+    since: Option<SyncToken>,
+    limit: u32,
+    state_after: bool,
+    timelines: BTreeMap<OwnedRoomId, Vec<String>>,
+    state: BTreeMap<OwnedRoomId, BTreeMap<(String, String), String>>,
+}
+
+impl ClientSide {
+    fn new(session: Session, limit: u32, state_after: bool) -> Self {
+        Self {
+            session,
+            since: None,
+            limit,
+            state_after,
+            timelines: BTreeMap::new(),
+            state: BTreeMap::new(),
+        }
+    }
+
+    async fn sync(&mut self, world: &World) {
+        let request = Request {
+            since: self.since,
+            filter: filter(self.limit),
+            use_state_after: self.state_after,
+            ..Request::default()
+        };
+        let response = world.sync(&self.session, &request).await;
+        self.since = since(&response);
+        let empty = serde_json::Map::new();
+        // A room that is joined again later is told of from the start.
+        for room_id in response["rooms"]["leave"].as_object().unwrap_or(&empty).keys() {
+            let room_id: OwnedRoomId = room_id.as_str().try_into().unwrap();
+            self.timelines.remove(&room_id);
+            self.state.remove(&room_id);
+        }
+        let joined = response["rooms"]["join"].as_object().unwrap_or(&empty);
+        for (room_id, room) in joined {
+            let room_id: OwnedRoomId = room_id.as_str().try_into().unwrap();
+            let timeline = room["timeline"]["events"].as_array().unwrap();
+            if room["timeline"]["limited"] == true {
+                self.fill_gap(world, &room_id, room["timeline"]["prev_batch"].as_str().unwrap())
+                    .await;
+            }
+            let told = self.timelines.entry(room_id.clone()).or_default();
+            told.extend(timeline.iter().map(id));
+            let state = self.state.entry(room_id).or_default();
+            if self.state_after {
+                assert!(room.get("state").is_none());
+                apply(state, room["state_after"]["events"].as_array().unwrap());
+            } else {
+                apply(state, room["state"]["events"].as_array().unwrap());
+                apply(state, timeline);
+            }
+        }
+    }
+
+    /// Pages back until something known turns up.
+    async fn fill_gap(&mut self, world: &World, room_id: &OwnedRoomId, prev_batch: &str) {
+        let told = self.timelines.entry(room_id.clone()).or_default();
+        let mut from: Option<Boundary> = Some(prev_batch.parse().unwrap());
+        let mut gap = Vec::new();
+        'pages: while from.is_some() {
+            let request = PageRequest {
+                from,
+                to: None,
+                direction: Direction::Backward,
+                limit: 3,
+                filter: EventFilter::default(),
+            };
+            let page = world.rooms.messages(&self.session, room_id, &request).await.unwrap();
+            for event in &page.chunk {
+                let event = id(&serde_json::from_str(event.get()).unwrap());
+                if told.contains(&event) {
+                    break 'pages;
+                }
+                gap.push(event);
+            }
+            from = page.end;
+        }
+        gap.reverse();
+        told.extend(gap);
+    }
+}
+
+fn id(event: &Value) -> String {
+    event["event_id"].as_str().unwrap().to_owned()
+}
+
+fn apply(state: &mut BTreeMap<(String, String), String>, events: &[Value]) {
+    for event in events.iter().filter(|event| event.get("state_key").is_some()) {
+        let text = |key: &str| event[key].as_str().unwrap().to_owned();
+        state.insert((text("type"), text("state_key")), text("event_id"));
+    }
+}
+
+/// What a member who may see everything should have: the room's timeline and its state.
+async fn truth(
+    world: &World,
+    session: &Session,
+    room_id: &OwnedRoomId,
+) -> (Vec<String>, BTreeMap<(String, String), String>) {
+    let request = PageRequest {
+        from: None,
+        to: None,
+        direction: Direction::Forward,
+        limit: 1_000,
+        filter: EventFilter::default(),
+    };
+    let page = world.rooms.messages(session, room_id, &request).await.unwrap();
+    let timeline =
+        page.chunk.iter().map(|event| id(&serde_json::from_str(event.get()).unwrap())).collect();
+    let events = world.rooms.readable_state(session, room_id).await.unwrap();
+    let events: Vec<Value> =
+        events.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect();
+    let mut state = BTreeMap::new();
+    apply(&mut state, &events);
+    (timeline, state)
+}
+
+async fn converse(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let bob = world.session(user_id!("@bob:localhost")).await;
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        rooms.push(world.public_room(&alice).await);
+    }
+    let mut bob_is_in = BTreeSet::new();
+    let mut clients = vec![
+        ClientSide::new(alice.clone(), 1, false),
+        ClientSide::new(alice.clone(), 5, true),
+        ClientSide::new(bob.clone(), 2, false),
+        ClientSide::new(bob.clone(), 50, true),
+    ];
+    for step in 0..120 {
+        let room = rooms[random.random_range(0..rooms.len())].clone();
+        match random.next_u32() % 10 {
+            0..=3 => {
+                world.send(&alice, &room, &format!("message {step}")).await;
+            }
+            4 if bob_is_in.contains(&room) => {
+                world.send(&bob, &room, &format!("answer {step}")).await;
+            }
+            5 => {
+                world.topic(&alice, &room, &format!("topic {step}")).await;
+            }
+            6 if bob_is_in.insert(room.clone()) => world.change(&bob, &room, Change::Join).await,
+            7 if step % 3 == 0 && bob_is_in.remove(&room) => {
+                world.change(&bob, &room, Change::Leave).await;
+            }
+            _ => {
+                let client = random.random_range(0..clients.len());
+                clients[client].sync(&world).await;
+            }
+        }
+    }
+    for client in &mut clients {
+        client.sync(&world).await;
+        for room in &rooms {
+            if client.session.user == bob.user && !bob_is_in.contains(room) {
+                continue;
+            }
+            let (timeline, state) = truth(&world, &client.session, room).await;
+            let mut told = client.timelines[room].clone();
+            let times = told.len();
+            told.sort_unstable();
+            told.dedup();
+            assert_eq!(told.len(), times, "seed {seed}: something was told twice");
+            assert_eq!(client.state[room], state, "seed {seed}: the state differs");
+            // What happened before the first sync is there to be paged to, not to be told.
+            let told = &client.timelines[room];
+            let missing: Vec<_> = timeline.iter().filter(|event| !told.contains(event)).collect();
+            assert_eq!(missing, Vec::<&String>::new(), "seed {seed}: events were missed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_that_sync_at_any_time_and_fill_their_gaps_have_everything_once() {
+    for seed in 0..12 {
+        converse(seed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_long_poll_returns_when_something_happens() {
+    let mut world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let room = world.public_room(&alice).await;
+    let first = world.sync(&alice, &Request::default()).await;
+    let request =
+        Request { since: since(&first), timeout: Duration::from_secs(60), ..Request::default() };
+    let waiting = tokio::spawn({
+        let (sync, alice) = (world.sync.clone(), alice.clone());
+        async move { sync.v3(&alice, &request).await }
+    });
+    // Whether the poll waits already or not, it must not miss this.
+    let event = world.send(&alice, &room, "hello").await;
+    let response = tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
+    let response = serde_json::to_value(response.unwrap().unwrap()).unwrap();
+    let events = &response["rooms"]["join"][room.as_str()]["timeline"]["events"];
+    assert_eq!(events[0]["event_id"], event.as_str());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_without_news_ends_empty_when_its_time_is_over() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    world.public_room(&alice).await;
+    let first = world.sync(&alice, &Request::default()).await;
+    let request =
+        Request { since: since(&first), timeout: Duration::from_secs(30), ..Request::default() };
+    let started = tokio::time::Instant::now();
+    let response = world.sync(&alice, &request).await;
+    assert_eq!(started.elapsed(), Duration::from_secs(30));
+    assert_eq!(response["rooms"], json!({}));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_lets_its_clients_go() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let first = world.sync(&alice, &Request::default()).await;
+    world.shutdown.start();
+    let request =
+        Request { since: since(&first), timeout: Duration::from_secs(60), ..Request::default() };
+    let answered = tokio::time::timeout(Duration::from_secs(30), world.sync(&alice, &request));
+    assert!(answered.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_from_the_future_is_refused() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let request = Request { since: Some(SyncToken { position: u64::MAX }), ..Request::default() };
+    let refused = world.sync.v3(&alice, &request).await;
+    assert!(matches!(refused, Err(SyncError::FromTheFuture)));
+}
+
+#[tokio::test]
+async fn a_room_that_was_left_is_told_of_once_up_to_the_leaving() {
+    let mut world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let bob = world.session(user_id!("@bob:localhost")).await;
+    let room = world.public_room(&alice).await;
+    world.change(&bob, &room, Change::Join).await;
+    let first = world.sync(&bob, &Request::default()).await;
+    world.send(&alice, &room, "before").await;
+    world.change(&bob, &room, Change::Leave).await;
+    let after = world.send(&alice, &room, "after").await;
+    let request = Request { since: since(&first), ..Request::default() };
+    let second = world.sync(&bob, &request).await;
+    let left = &second["rooms"]["leave"][room.as_str()]["timeline"]["events"];
+    let bodies: Vec<&Value> =
+        left.as_array().unwrap().iter().map(|event| &event["content"]).collect();
+    assert_eq!(bodies[0]["body"], "before");
+    assert_eq!(bodies[1]["membership"], "leave");
+    assert!(!left.to_string().contains(after.as_str()));
+    let request = Request { since: since(&second), ..Request::default() };
+    assert_eq!(world.sync(&bob, &request).await["rooms"], json!({}));
+}
+
+#[tokio::test]
+async fn an_invitation_shows_who_invites_and_to_what() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let bob = world.session(user_id!("@bob:localhost")).await;
+    let room = world.public_room(&alice).await;
+    world.rooms.change_membership(&alice, &room, &bob.user_id, Change::Invite, None).await.unwrap();
+    let response = world.sync(&bob, &Request::default()).await;
+    let events = &response["rooms"]["invite"][room.as_str()]["invite_state"]["events"];
+    let types: BTreeSet<&str> =
+        events.as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+    for expected in ["m.room.create", "m.room.join_rules", "m.room.member"] {
+        assert!(types.contains(expected), "{expected} is not among {types:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lazy_loading_client_gets_the_members_who_speak() {
+    let mut world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let bob = world.session(user_id!("@bob:localhost")).await;
+    let carol = world.session(user_id!("@carol:localhost")).await;
+    let room = world.public_room(&alice).await;
+    world.change(&bob, &room, Change::Join).await;
+    world.change(&carol, &room, Change::Join).await;
+    for number in 0..5 {
+        world.send(&bob, &room, &format!("message {number}")).await;
+    }
+    let lazy: FilterDefinition = serde_json::from_value(json!({"room": {
+        "timeline": {"limit": 3},
+        "state": {"lazy_load_members": true},
+    }}))
+    .unwrap();
+    let request = Request { filter: lazy.into(), ..Request::default() };
+    let response = world.sync(&alice, &request).await;
+    let joined = &response["rooms"]["join"][room.as_str()];
+    let members: BTreeSet<&str> = joined["state"]["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["type"] == "m.room.member")
+        .map(|event| event["state_key"].as_str().unwrap())
+        .collect();
+    assert_eq!(members, ["@alice:localhost", "@bob:localhost"].into());
+    assert_eq!(joined["summary"]["m.joined_member_count"], 3);
+}
+
+#[tokio::test]
+async fn who_types_is_told_to_those_in_the_room() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let bob = world.session(user_id!("@bob:localhost")).await;
+    let room_id = world.public_room(&alice).await;
+    world.change(&bob, &room_id, Change::Join).await;
+    let first = world.sync(&bob, &Request::default()).await;
+    let room = world.rooms.joined(&alice, &room_id).await.unwrap();
+    let timeout = Some(Duration::from_secs(30));
+    world.typing.set(room.number, alice.user, timeout, room.local_members()).await.unwrap();
+    let request = Request { since: since(&first), ..Request::default() };
+    let response = world.sync(&bob, &request).await;
+    let ephemeral = &response["rooms"]["join"][room_id.as_str()]["ephemeral"]["events"][0];
+    assert_eq!(ephemeral["type"], "m.typing");
+    assert_eq!(ephemeral["content"]["user_ids"], json!(["@alice:localhost"]));
+}
