@@ -1,5 +1,7 @@
 //! Puts the areas together. Nothing else knows them all.
 
+use std::sync::Arc;
+
 use axum::{Router, extract::FromRef};
 
 use crate::{
@@ -8,7 +10,7 @@ use crate::{
     config::Config,
     shutdown::Stopping,
     storage::{Db, StorageError},
-    users::session::Sessions,
+    users::{AccountData, AccountError, Accounts, Filters, Profiles, activity, session::Sessions},
 };
 
 /// A homeserver, ready to answer requests.
@@ -19,7 +21,14 @@ pub(crate) struct Server {
 /// What handlers may ask for with `State`.
 #[derive(Clone)]
 pub(crate) struct Areas {
+    config: Arc<Config>,
+    db: Db,
+    clock: Clock,
     sessions: Sessions,
+    accounts: Accounts,
+    profiles: Profiles,
+    account_data: AccountData,
+    filters: Filters,
 }
 
 macro_rules! areas {
@@ -33,22 +42,61 @@ macro_rules! areas {
 }
 
 areas! {
+    config: Arc<Config>,
+    db: Db,
+    clock: Clock,
     sessions: Sessions,
+    accounts: Accounts,
+    profiles: Profiles,
+    account_data: AccountData,
+    filters: Filters,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// Accounts can't be served as configured, or not be read.
+    #[error("cannot serve accounts")]
+    Accounts(#[from] AccountError),
 }
 
 impl Server {
-    /// Puts the areas together over `db`.
+    /// Puts the areas together over `db`, and goes on with what was interrupted.
     ///
     /// # Errors
-    /// [`StorageError`] if what must be read at start can't be.
+    /// [`StartError`] if a setting can't be followed or what must be read at start can't be.
     pub(crate) async fn start(
-        _config: &Config,
+        config: &Config,
         db: Db,
         clock: Clock,
         random: Random,
-        _stopping: Stopping,
-    ) -> Result<Self, StorageError> {
-        Ok(Self { areas: Areas { sessions: Sessions::new(db, clock, random) } })
+        stopping: Stopping,
+    ) -> Result<Self, StartError> {
+        let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
+        let accounts = Accounts::new(config, db.clone(), clock.clone(), random, sessions.clone())?;
+        accounts.resume_closing().await.map_err(AccountError::from)?;
+        tokio::spawn(activity::keep_writing(sessions.clone(), stopping));
+        Ok(Self {
+            areas: Areas {
+                config: Arc::new(config.clone()),
+                clock,
+                sessions,
+                accounts,
+                profiles: Profiles::new(db.clone()),
+                account_data: AccountData::new(db.clone()),
+                filters: Filters::new(db.clone()),
+                db,
+            },
+        })
+    }
+
+    /// A registration token for whoever starts the server for the first time: made once, if
+    /// registering takes a token and none is configured.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn first_registration_token(&self) -> Result<Option<String>, StorageError> {
+        self.areas.accounts.first_registration_token().await
     }
 
     /// Every endpoint.

@@ -1,6 +1,6 @@
 //! Which failure becomes which status and `errcode`. The only place that maps errors.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,12 +12,18 @@ use ruma::api::{
     OutgoingResponseExt,
     client::uiaa::{UiaaInfo, UiaaResponse},
     error::{
-        DeserializationError, Error, ErrorBody, ErrorKind, FromHttpRequestError, StandardErrorBody,
-        UnknownTokenErrorData,
+        DeserializationError, Error, ErrorBody, ErrorKind, FromHttpRequestError,
+        LimitExceededErrorData, RetryAfter, StandardErrorBody, UnknownTokenErrorData,
     },
 };
 
-use crate::{storage::StorageError, users::session::AuthError};
+use crate::{
+    storage::StorageError,
+    users::{
+        AccountDataError, AccountError, FilterError, ProfileError, limits::LimitExceeded,
+        mail::MailError, password::PasswordError, session::AuthError,
+    },
+};
 
 /// What a client or a server is told when its request fails.
 ///
@@ -136,6 +142,110 @@ impl From<AuthError> for ApiError {
                 Self::new(ErrorKind::UnknownToken(data), "Unknown or expired access token")
             }
             AuthError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<LimitExceeded> for ApiError {
+    fn from(error: LimitExceeded) -> Self {
+        let mut data = LimitExceededErrorData::new();
+        data.retry_after = Some(RetryAfter::Delay(error.retry_after));
+        Self::new(ErrorKind::LimitExceeded(data), "Too many requests")
+    }
+}
+
+/// Nobody is at fault when many ask at once; a little later it will work.
+fn busy() -> ApiError {
+    LimitExceeded { retry_after: Duration::from_secs(1) }.into()
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match &error {
+            PasswordError::Empty => Self::new(ErrorKind::WeakPassword, &error),
+            PasswordError::TooLong => Self::invalid_param(&error),
+            PasswordError::Busy => busy(),
+            PasswordError::Hash { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::InvalidUsername { .. } => Self::new(ErrorKind::InvalidUsername, error),
+            AccountError::UserInUse => Self::new(ErrorKind::UserInUse, error),
+            AccountError::MissingParam { .. } => Self::new(ErrorKind::MissingParam, error),
+            AccountError::InvalidParam { .. } => Self::invalid_param(error),
+            AccountError::RegistrationDisabled
+            | AccountError::GuestsDisabled
+            | AccountError::BadCredentials
+            | AccountError::BadLoginToken
+            | AccountError::UiaChanged
+            | AccountError::BadSharedSecret { .. }
+            | AccountError::Forbidden { .. } => Self::forbidden(error),
+            AccountError::Deactivated => Self::new(ErrorKind::UserDeactivated, error),
+            AccountError::UnknownLoginType => Self::new(ErrorKind::Unknown, error),
+            AccountError::Uia(info) => Self::Uiaa(info),
+            AccountError::NotFound { .. } => Self::not_found(error),
+            AccountError::ThreepidInUse => Self::new(ErrorKind::ThreepidInUse, error),
+            AccountError::ThreepidNotFound => Self::new(ErrorKind::ThreepidNotFound, error),
+            AccountError::ThreepidAuthFailed => {
+                Self::with_status(StatusCode::FORBIDDEN, ErrorKind::ThreepidAuthFailed, error)
+            }
+            AccountError::ThreepidMediumNotSupported { .. } => {
+                Self::new(ErrorKind::ThreepidMediumNotSupported, error)
+            }
+            AccountError::Limit(error) => error.into(),
+            AccountError::Password(error) => error.into(),
+            AccountError::Mail(MailError::Address(_)) => Self::invalid_param(error),
+            AccountError::Mail(error) => Self::internal(&error),
+            AccountError::Auth(error) => error.into(),
+            AccountError::Busy => busy(),
+            AccountError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProfileError> for ApiError {
+    fn from(error: ProfileError) -> Self {
+        match &error {
+            ProfileError::KeyTooLarge => Self::new(ErrorKind::KeyTooLarge, &error),
+            ProfileError::TooLarge => Self::new(ErrorKind::ProfileTooLarge, &error),
+            ProfileError::InvalidKey | ProfileError::InvalidValue { .. } => {
+                Self::invalid_param(&error)
+            }
+            ProfileError::Busy => busy(),
+            ProfileError::Storage(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<AccountDataError> for ApiError {
+    fn from(error: AccountDataError) -> Self {
+        match &error {
+            // Spec: 405 "This type of account data is controlled by the server"; `M_BAD_JSON`.
+            AccountDataError::ServerManaged { .. } => {
+                Self::with_status(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::BadJson, &error)
+            }
+            AccountDataError::NotAnObject => Self::new(ErrorKind::BadJson, &error),
+            AccountDataError::TooLarge => Self::new(ErrorKind::TooLarge, &error),
+            AccountDataError::InvalidType | AccountDataError::InvalidTag => {
+                Self::invalid_param(&error)
+            }
+            AccountDataError::TooMany | AccountDataError::TooManyTags => Self::forbidden(&error),
+            AccountDataError::Busy => busy(),
+            AccountDataError::Storage(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        match &error {
+            FilterError::TooLarge => Self::new(ErrorKind::TooLarge, &error),
+            FilterError::TooMany => Self::forbidden(&error),
+            FilterError::Storage(_) => Self::internal(&error),
         }
     }
 }

@@ -13,12 +13,15 @@ use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
-    auth_scheme::{AccessToken, AccessTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
+    auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+        NoAuthentication,
+    },
     error::ErrorKind,
     path_builder::PathBuilder,
 };
 
-use super::error::ApiError;
+use super::{error::ApiError, guests};
 use crate::http::{BodyError, ClientAddress};
 use crate::users::session::{AuthError, Session, Sessions};
 
@@ -32,6 +35,20 @@ pub(crate) struct Caller {
     pub(crate) address: Option<IpAddr>,
     /// At most 255 bytes of it.
     pub(crate) user_agent: Option<String>,
+}
+
+impl Caller {
+    /// The caller of a request.
+    pub(super) fn of(parts: &http::request::Parts) -> Self {
+        Self {
+            address: parts.extensions.get::<ClientAddress>().map(|address| address.0),
+            user_agent: parts
+                .headers
+                .get(header::USER_AGENT)
+                .and_then(|value| value.to_str().ok())
+                .map(|text| text.chars().take(255).collect()),
+        }
+    }
 }
 
 /// A request by a user with an access token.
@@ -72,6 +89,8 @@ pub(crate) struct MaybeClient<R> {
 pub(crate) trait Open: AuthScheme {}
 impl Open for NoAccessToken {}
 impl Open for NoAuthentication {}
+/// Bridges bring a token to register their users; everybody else has none.
+impl Open for AppserviceTokenOptional {}
 
 /// A request before its JSON is read.
 struct Received<R: IncomingRequest> {
@@ -94,14 +113,7 @@ impl<R: IncomingRequest> Received<R> {
         if arguments.len() < placeholders::<R>() {
             arguments.push(String::new());
         }
-        let caller = Caller {
-            address: parts.extensions.get::<ClientAddress>().map(|address| address.0),
-            user_agent: parts
-                .headers
-                .get(header::USER_AGENT)
-                .and_then(|value| value.to_str().ok())
-                .map(|text| text.chars().take(255).collect()),
-        };
+        let caller = Caller::of(&parts);
         let body = read_body(body).await?;
         let head = http::Request::from_parts(parts, ());
         Ok(Self { head, arguments, body, caller, request: std::marker::PhantomData })
@@ -161,6 +173,10 @@ where
         let received = Received::<R>::new(request, state).await?;
         let token = received.token()?.ok_or(AuthError::Missing)?;
         let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
+        if session.guest && !guests::may_use::<R>() {
+            let message = "Guests may not use this endpoint";
+            return Err(ApiError::new(ErrorKind::GuestAccessForbidden, message));
+        }
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
     }

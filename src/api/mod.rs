@@ -3,4 +3,9 @@
 pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod extract;
+mod guests;
+pub(crate) mod json;
 pub(crate) mod router;
+pub(crate) mod server;
+#[cfg(test)]
+pub(crate) mod testing;

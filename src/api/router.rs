@@ -9,16 +9,98 @@ use axum::{
 };
 use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 
-use super::client::versions;
-use crate::server::Areas;
+use super::{
+    client::{
+        account, account_data, admin, capabilities, device, filter, login, profile, register,
+        threepid, versions,
+    },
+    server,
+};
+use crate::{server::Areas, users::mail::VALIDATION_PATH};
 
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
-    let routes = Routes::default()
-        .add::<ruma::api::client::discovery::get_supported_versions::Request, _, _>(
-            versions::get_versions,
-        );
-    routes.router.with_state(areas)
+    let routes = Routes::default();
+    accounts(routes).router.with_state(areas)
+}
+
+/// Accounts, devices, profiles, account data.
+fn accounts(routes: Routes) -> Routes {
+    use ruma::api::client::{
+        account as a, admin as ad, config as c, device as d, discovery, filter as f, profile as p,
+        session as s, tag as t, voip as v,
+    };
+    const POST: MethodFilter = MethodFilter::POST;
+    routes
+        .add::<discovery::get_supported_versions::Request, _, _>(versions::get_versions)
+        .add::<a::register::v3::Request, _, _>(register::register)
+        .add::<a::get_username_availability::v3::Request, _, _>(register::get_username_availability)
+        .add::<a::check_registration_token_validity::v1::Request, _, _>(
+            register::check_registration_token_validity,
+        )
+        .path(MethodFilter::GET, "/_synapse/admin/v1/register", register::get_registration_nonce)
+        .path(POST, "/_synapse/admin/v1/register", register::register_by_shared_secret)
+        .add::<s::get_login_types::v3::Request, _, _>(login::get_login_types)
+        .add::<s::login::v3::Request, _, _>(login::login)
+        .add::<s::get_login_token::v1::Request, _, _>(login::get_login_token)
+        .add::<s::refresh_token::v3::Request, _, _>(login::refresh_token)
+        .add::<s::logout::v3::Request, _, _>(login::logout)
+        .add::<s::logout_all::v3::Request, _, _>(login::logout_all)
+        .add::<a::whoami::v3::Request, _, _>(login::whoami)
+        .add::<d::get_devices::v3::Request, _, _>(device::get_devices)
+        .add::<d::get_device::v3::Request, _, _>(device::get_device)
+        .add::<d::update_device::v3::Request, _, _>(device::update_device)
+        .add::<d::delete_device::v3::Request, _, _>(device::delete_device)
+        .add::<d::delete_devices::v3::Request, _, _>(device::delete_devices)
+        .add::<a::change_password::v3::Request, _, _>(account::change_password)
+        .add::<a::deactivate::v3::Request, _, _>(account::deactivate)
+        .add::<a::get_3pids::v3::Request, _, _>(account::get_3pids)
+        .path(POST, "/_matrix/client/v3/account/3pid", account::post_3pids)
+        .path(POST, "/_matrix/client/r0/account/3pid", account::post_3pids)
+        .add::<a::add_3pid::v3::Request, _, _>(account::add_3pid)
+        .add::<a::bind_3pid::v3::Request, _, _>(account::bind_3pid)
+        .add::<a::unbind_3pid::v3::Request, _, _>(account::unbind_3pid)
+        .add::<a::delete_3pid::v3::Request, _, _>(account::delete_3pid)
+        .add::<a::request_openid_token::v3::Request, _, _>(account::request_openid_token)
+        .add::<ruma::api::federation::openid::get_openid_userinfo::v1::Request, _, _>(
+            server::openid::get_openid_userinfo,
+        )
+        .add::<a::request_registration_token_via_email::v3::Request, _, _>(
+            threepid::request_registration_token,
+        )
+        .add::<a::request_registration_token_via_msisdn::v3::Request, _, _>(
+            threepid::request_registration_token_via_msisdn,
+        )
+        .add::<a::request_password_change_token_via_email::v3::Request, _, _>(
+            threepid::request_password_change_token,
+        )
+        .add::<a::request_password_change_token_via_msisdn::v3::Request, _, _>(
+            threepid::request_password_change_token_via_msisdn,
+        )
+        .add::<a::request_3pid_management_token_via_email::v3::Request, _, _>(
+            threepid::request_3pid_management_token,
+        )
+        .add::<a::request_3pid_management_token_via_msisdn::v3::Request, _, _>(
+            threepid::request_3pid_management_token_via_msisdn,
+        )
+        .path(MethodFilter::GET, VALIDATION_PATH, threepid::get_validation_page)
+        .path(POST, VALIDATION_PATH, threepid::validate_email)
+        .add::<discovery::get_capabilities::v3::Request, _, _>(capabilities::get_capabilities)
+        .add::<v::get_turn_server_info::v3::Request, _, _>(capabilities::get_turn_server_info)
+        .add::<ad::get_user_info::v3::Request, _, _>(admin::get_user_info)
+        .add::<p::get_profile::v3::Request, _, _>(profile::get_profile)
+        .add::<p::get_profile_field::v3::Request, _, _>(profile::get_profile_field)
+        .add::<p::set_profile_field::v3::Request, _, _>(profile::set_profile_field)
+        .add::<p::delete_profile_field::v3::Request, _, _>(profile::delete_profile_field)
+        .add::<c::get_global_account_data::v3::Request, _, _>(account_data::get_global_account_data)
+        .add::<c::set_global_account_data::v3::Request, _, _>(account_data::set_global_account_data)
+        .add::<c::get_room_account_data::v3::Request, _, _>(account_data::get_room_account_data)
+        .add::<c::set_room_account_data::v3::Request, _, _>(account_data::set_room_account_data)
+        .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
+        .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
+        .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
+        .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
+        .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
 }
 
 /// Routes by ruma's request types: method and paths come from the type.
@@ -28,6 +110,16 @@ struct Routes {
 }
 
 impl Routes {
+    /// Serves a path that no type of ruma has.
+    fn path<H, T>(mut self, method: MethodFilter, path: &str, handler: H) -> Self
+    where
+        H: Handler<T, Areas>,
+        T: 'static,
+    {
+        self.router = self.router.route(path, on(method, handler));
+        self
+    }
+
     /// Serves `R` with `handler` on all paths it ever had.
     fn add<R, H, T>(mut self, handler: H) -> Self
     where

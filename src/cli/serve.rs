@@ -69,6 +69,9 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
     let certificates = listeners.certificates();
     let version = env!("CARGO_PKG_VERSION");
     info!(version, server_name = %config.server_name, "started");
+    if let Some(token) = server.first_registration_token().await? {
+        eprintln!("registration token, shown this once: {token}");
+    }
     for place in listeners.places() {
         eprintln!("listening on {place}");
     }

@@ -34,7 +34,7 @@ use std::{
 use moka::{future::Cache as AsyncCache, sync::Cache};
 use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 
-pub(crate) use create::{NewRoom, Preset};
+pub(crate) use create::{DEFAULT_VERSION, NewRoom, Preset, SUPPORTED_VERSIONS};
 pub(crate) use error::RoomError;
 pub(crate) use event::Draft;
 pub(crate) use filter::EventFilter;

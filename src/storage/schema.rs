@@ -172,6 +172,10 @@ tables! {
     USER_THREEPIDS = UserThreepids "user_threepids": (UserNumber, String, String) => Json<Threepid>;
     /// Profiles of local users.
     PROFILES = Profiles "profiles": UserNumber => Json<Profile>;
+    /// Accounts that are being closed: what is left of them is removed, also after a restart.
+    CLOSING_ACCOUNTS = ClosingAccounts "closing_accounts": UserNumber => ();
+    /// Users whose account was closed and who are still to be taken out of their rooms.
+    CLOSED_ACCOUNTS = ClosedAccounts "closed_accounts": UserNumber => ();
     /// Account data by user, room (0: global) and type.
     ACCOUNT_DATA = AccountData "account_data":
         (UserNumber, RoomNumber, String) => AccountDatum;

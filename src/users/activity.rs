@@ -6,14 +6,19 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId};
 
-use super::{rows::Activity, session::Session};
+use super::{
+    rows::Activity,
+    session::{Session, Sessions},
+};
 use crate::{
     api::extract::Caller,
+    shutdown::Stopping,
     storage::{
         Batch, Db, Json, StorageError,
         intern::UserNumber,
@@ -29,6 +34,22 @@ const MAX_WAITING: usize = 50_000;
 const WRITTEN_AT_ONCE: usize = 1_000;
 
 type Waiting = HashMap<(UserNumber, OwnedDeviceId), Activity>;
+
+/// How often what was noted is written.
+const WRITE_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes what was noted now and then, and once more when the server stops.
+pub(crate) async fn keep_writing(sessions: Sessions, stopping: Stopping) {
+    loop {
+        let stop = tokio::time::timeout(WRITE_EVERY, stopping.wait()).await.is_ok();
+        if let Err(error) = sessions.activities().write().await {
+            tracing::warn!(%error, "the last activity of devices was not written");
+        }
+        if stop {
+            return;
+        }
+    }
+}
 
 /// The activity of devices.
 #[derive(Clone)]

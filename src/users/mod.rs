@@ -1,14 +1,24 @@
 //! Local users: accounts, sessions and devices, profiles, account data, filters.
 
+pub(crate) mod account;
 mod account_data;
 pub(crate) mod activity;
+pub(crate) mod closing;
+mod filters;
 pub(crate) mod limits;
+pub(crate) mod login;
+pub(crate) mod mail;
 pub(crate) mod password;
 mod profiles;
+pub(crate) mod registration;
 pub(crate) mod rows;
 pub(crate) mod session;
 pub(crate) mod short_lived;
+pub(crate) mod threepid;
 pub(crate) mod token;
+pub(crate) mod uia;
 
+pub(crate) use account::{AccountError, Accounts};
 pub(crate) use account_data::{AccountData, AccountDataError, GLOBAL};
+pub(crate) use filters::{FilterError, Filters};
 pub(crate) use profiles::{Profile, ProfileError, Profiles};

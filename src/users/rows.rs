@@ -195,8 +195,6 @@ pub(crate) struct Threepid {
     pub(crate) validated_ms: u64,
     /// When it was added, in ms since the Unix epoch.
     pub(crate) added_ms: u64,
-    /// Identity servers it was published on.
-    pub(crate) bound_to: Vec<String>,
 }
 
 /// One type of account data: its stream position and its content, a JSON object.

@@ -1,15 +1,41 @@
 //! Which versions of the specification are served.
 
-use ruma::api::client::discovery::get_supported_versions::{Request, Response};
+use axum::response::{IntoResponse, Response as HttpResponse};
+use http::header;
+use ruma::api::client::discovery::get_supported_versions::{Request, Response, Server};
 
 use crate::api::{
     error::ApiError,
     extract::{MaybeClient, Ruma},
 };
 
+/// Those whose endpoints are all there. Clients hide what they would do without a feature as soon
+/// as it is named here, so a wrong one is worse than a missing one.
+const VERSIONS: [&str; 3] = ["r0.6.1", "v1.1", "v1.2"];
+
+/// Names under which clients look for features, in the spec by now or never to be.
+const FEATURES: [(&str, bool); 7] = [
+    ("org.matrix.msc3882", true),
+    ("uk.tcpip.msc4133", true),
+    ("uk.tcpip.msc4133.stable", true),
+    ("us.cloke.msc4175.stable", true),
+    ("io.element.e2ee_forced.public", false),
+    ("io.element.e2ee_forced.private", false),
+    ("io.element.e2ee_forced.trusted_private", false),
+];
+
 /// `GET /_matrix/client/versions`
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>
 pub(crate) async fn get_versions(
     MaybeClient { .. }: MaybeClient<Request>,
-) -> Result<Ruma<Response>, ApiError> {
-    Ok(Ruma(Response::new(vec!["v1.1".to_owned(), "v1.2".to_owned()])))
+) -> Result<HttpResponse, ApiError> {
+    let mut response = Response::new(VERSIONS.map(str::to_owned).to_vec());
+    response.unstable_features =
+        FEATURES.into_iter().map(|(name, on)| (name.to_owned(), on)).collect();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    response.server = Some(Server::new("myelin".to_owned(), version));
+    // The answer may depend on who asks, some day: caches must not mix them up.
+    let headers = [(header::VARY, "Authorization"), (header::CACHE_CONTROL, "max-age=600")];
+    Ok((headers, Ruma(response)).into_response())
 }

@@ -1,0 +1,180 @@
+//! Changing one's password, closing one's account, addresses.
+
+use axum::extract::State;
+use ruma::{
+    MilliSecondsSinceUnixEpoch,
+    api::{
+        client::{
+            account::{
+                ThirdPartyIdRemovalStatus, add_3pid, bind_3pid, change_password, deactivate,
+                delete_3pid, get_3pids, request_openid_token, unbind_3pid,
+            },
+            uiaa::AuthType,
+        },
+        error::ErrorKind,
+    },
+    authentication::TokenType,
+    thirdparty::{Medium, ThirdPartyIdentifierInit},
+};
+use serde::Deserialize;
+
+use crate::{
+    api::{
+        error::ApiError,
+        extract::{Client, MaybeClient, Ruma},
+        json::ClientJson,
+    },
+    users::{
+        Accounts,
+        closing::OwnRequest,
+        login::OPENID_TOKEN_LIFETIME,
+        uia::{Demand, body_hash},
+    },
+};
+
+/// `POST /_matrix/client/v3/account/password`
+pub(crate) async fn change_password(
+    State(accounts): State<Accounts>,
+    MaybeClient { session, request, caller, body }: MaybeClient<change_password::v3::Request>,
+) -> Result<Ruma<change_password::v3::Response>, ApiError> {
+    let own = OwnRequest {
+        session: session.as_ref(),
+        auth: request.auth.as_ref(),
+        body: body_hash(&body),
+        caller: &caller,
+    };
+    accounts.change_password(own, &request.new_password, request.logout_devices).await?;
+    Ok(Ruma(change_password::v3::Response::new()))
+}
+
+/// `POST /_matrix/client/v3/account/deactivate`
+pub(crate) async fn deactivate(
+    State(accounts): State<Accounts>,
+    MaybeClient { session, request, caller, body }: MaybeClient<deactivate::v3::Request>,
+) -> Result<Ruma<deactivate::v3::Response>, ApiError> {
+    let own = OwnRequest {
+        session: session.as_ref(),
+        auth: request.auth.as_ref(),
+        body: body_hash(&body),
+        caller: &caller,
+    };
+    accounts.deactivate(own, request.erase).await?;
+    // Addresses are never published on identity servers from here.
+    Ok(Ruma(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+}
+
+/// `GET /_matrix/client/v3/account/3pid`
+pub(crate) async fn get_3pids(
+    State(accounts): State<Accounts>,
+    Client { session, .. }: Client<get_3pids::v3::Request>,
+) -> Result<Ruma<get_3pids::v3::Response>, ApiError> {
+    let time = |ms: u64| MilliSecondsSinceUnixEpoch(ms.try_into().unwrap_or(ruma::UInt::MAX));
+    let threepids = accounts.threepids(session.user).await?;
+    let threepids = threepids.into_iter().map(|(address, row)| {
+        ThirdPartyIdentifierInit {
+            address,
+            medium: Medium::Email,
+            validated_at: time(row.validated_ms),
+            added_at: time(row.added_ms),
+        }
+        .into()
+    });
+    Ok(Ruma(get_3pids::v3::Response::new(threepids.collect())))
+}
+
+/// `POST /_matrix/client/v3/account/3pid/add`
+pub(crate) async fn add_3pid(
+    State(accounts): State<Accounts>,
+    Client { session, request, caller, body }: Client<add_3pid::v3::Request>,
+) -> Result<Ruma<add_3pid::v3::Response>, ApiError> {
+    let proof = accounts
+        .authenticate(Demand {
+            endpoint: "POST /account/3pid/add",
+            body: Some(body_hash(&body)),
+            user: Some(session.user),
+            flows: vec![vec![AuthType::Password]],
+            auth: request.auth.as_ref(),
+            caller: &caller,
+        })
+        .await?;
+    let (sid, secret) = (request.sid.as_str(), request.client_secret.as_str());
+    accounts.add_threepid(session.user, sid, secret, Some(&proof)).await?;
+    Ok(Ruma(add_3pid::v3::Response::new()))
+}
+
+/// The body of the deprecated `POST /account/3pid`.
+#[derive(Deserialize)]
+pub(crate) struct ThreepidBody {
+    three_pid_creds: ThreepidCredentials,
+    #[serde(default)]
+    bind: bool,
+}
+
+/// Which validation proved the address.
+#[derive(Deserialize)]
+struct ThreepidCredentials {
+    sid: String,
+    client_secret: String,
+}
+
+/// `POST /_matrix/client/v3/account/3pid`
+pub(crate) async fn post_3pids(
+    State(accounts): State<Accounts>,
+    ClientJson { session, value, .. }: ClientJson<ThreepidBody>,
+) -> Result<axum::Json<serde_json::Value>, ApiError> {
+    if session.guest {
+        let message = "Guests may not use this endpoint";
+        return Err(ApiError::new(ErrorKind::GuestAccessForbidden, message));
+    }
+    if value.bind {
+        return Err(no_identity_servers());
+    }
+    let ThreepidCredentials { sid, client_secret } = value.three_pid_creds;
+    accounts.add_threepid(session.user, &sid, &client_secret, None).await?;
+    Ok(axum::Json(serde_json::json!({})))
+}
+
+/// `POST /_matrix/client/v3/account/3pid/bind`
+pub(crate) async fn bind_3pid(
+    Client { .. }: Client<bind_3pid::v3::Request>,
+) -> Result<Ruma<bind_3pid::v3::Response>, ApiError> {
+    Err(no_identity_servers())
+}
+
+fn no_identity_servers() -> ApiError {
+    ApiError::new(ErrorKind::ServerNotTrusted, "This server publishes no addresses elsewhere")
+}
+
+/// `POST /_matrix/client/v3/account/3pid/unbind`
+pub(crate) async fn unbind_3pid(
+    Client { .. }: Client<unbind_3pid::v3::Request>,
+) -> Result<Ruma<unbind_3pid::v3::Response>, ApiError> {
+    Ok(Ruma(unbind_3pid::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+}
+
+/// `POST /_matrix/client/v3/account/3pid/delete`
+pub(crate) async fn delete_3pid(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<delete_3pid::v3::Request>,
+) -> Result<Ruma<delete_3pid::v3::Response>, ApiError> {
+    let medium = request.medium.as_str();
+    accounts.remove_threepid(session.user, medium, &request.address).await?;
+    Ok(Ruma(delete_3pid::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+}
+
+/// `POST /_matrix/client/v3/user/{userId}/openid/request_token`
+pub(crate) async fn request_openid_token(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<request_openid_token::v3::Request>,
+) -> Result<Ruma<request_openid_token::v3::Response>, ApiError> {
+    if request.user_id != session.user_id {
+        return Err(ApiError::forbidden("Tokens are given for oneself only"));
+    }
+    let token = accounts.openid_token(&session).await?;
+    Ok(Ruma(request_openid_token::v3::Response::new(
+        token,
+        TokenType::Bearer,
+        accounts.server_name().to_owned(),
+        OPENID_TOKEN_LIFETIME,
+    )))
+}

@@ -1,0 +1,55 @@
+//! What administrators may know of a user.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use ruma::{
+    DeviceId, MilliSecondsSinceUnixEpoch,
+    api::client::admin::get_user_info::v3::{
+        ConnectionInfo, DeviceInfo, Request, Response, SessionInfo,
+    },
+};
+
+use crate::{
+    api::{
+        error::ApiError,
+        extract::{Client, Ruma},
+    },
+    users::Accounts,
+};
+
+/// `GET /_matrix/client/v3/admin/whois/{userId}`
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3adminwhoisuserid>
+pub(crate) async fn get_user_info(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<Request>,
+) -> Result<Ruma<Response>, ApiError> {
+    // Spec: "may be called by any user on the homeserver for themself, and by admins for others".
+    if request.user_id != session.user_id && !accounts.is_admin(session.user).await? {
+        return Err(ApiError::forbidden("Only administrators may ask about others"));
+    }
+    let found = accounts.find(&request.user_id).await?;
+    let (user, _) = found.ok_or_else(|| ApiError::not_found("Unknown user"))?;
+    let devices = accounts.sessions().devices(user).await?;
+    let ids: Vec<&DeviceId> = devices.iter().map(|(id, _)| &**id).collect();
+    let activities = accounts.sessions().activities().of(user, &ids).await?;
+    let mut described = BTreeMap::new();
+    for ((id, _), activity) in devices.iter().zip(activities) {
+        let mut info = SessionInfo::new();
+        if let Some(activity) = activity {
+            let mut connection = ConnectionInfo::new();
+            connection.ip = activity.address.map(|address| address.to_string());
+            connection.last_seen = activity.at_ms.try_into().ok().map(MilliSecondsSinceUnixEpoch);
+            connection.user_agent = activity.user_agent;
+            info.connections = vec![connection];
+        }
+        let mut device = DeviceInfo::new();
+        device.sessions = vec![info];
+        described.insert(id.to_string(), device);
+    }
+    let mut response = Response::new();
+    response.user_id = Some(request.user_id);
+    response.devices = described;
+    Ok(Ruma(response))
+}

@@ -1,0 +1,73 @@
+//! What this server can do, and servers for calls.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::State;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use ruma::api::client::{
+    discovery::get_capabilities::v3::{
+        Capabilities, ProfileFieldsCapability, Request, Response, RoomVersionStability,
+        RoomVersionsCapability,
+    },
+    voip::get_turn_server_info,
+};
+use sha1::Sha1;
+
+use crate::{
+    api::{
+        error::ApiError,
+        extract::{Client, Ruma},
+    },
+    clock::Clock,
+    config::Config,
+    rooms::{DEFAULT_VERSION, SUPPORTED_VERSIONS},
+    users::Accounts,
+};
+
+/// `GET /_matrix/client/v3/capabilities`
+pub(crate) async fn get_capabilities(
+    State(accounts): State<Accounts>,
+    Client { .. }: Client<Request>,
+) -> Result<Ruma<Response>, ApiError> {
+    let versions = SUPPORTED_VERSIONS.into_iter();
+    let mut capabilities = Capabilities::new();
+    capabilities.room_versions = RoomVersionsCapability::new(
+        DEFAULT_VERSION,
+        versions.map(|version| (version, RoomVersionStability::Stable)).collect(),
+    );
+    capabilities.thirdparty_id_changes.enabled = accounts.sends_mail();
+    capabilities.get_login_token.enabled = true;
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    Ok(Ruma(Response::new(capabilities)))
+}
+
+/// `GET /_matrix/client/v3/voip/turnServer`
+///
+/// With a secret shared with the TURN server, the password is an HMAC-SHA1 over the user name, which
+/// holds the time it expires: the form that TURN servers agree on.
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3voipturnserver>
+pub(crate) async fn get_turn_server_info(
+    State(config): State<Arc<Config>>,
+    State(clock): State<Clock>,
+    Client { session, .. }: Client<get_turn_server_info::v3::Request>,
+) -> Result<Ruma<get_turn_server_info::v3::Response>, ApiError> {
+    let turn = &config.turn;
+    let lifetime = Duration::from_secs(turn.ttl_seconds);
+    let (username, password) = match (&turn.shared_secret, &turn.username, &turn.password) {
+        _ if turn.uris.is_empty() => return Err(ApiError::not_found("There is no TURN server")),
+        (Some(secret), _, _) => {
+            let expires = clock.now_ms() / 1000 + turn.ttl_seconds;
+            let username = format!("{expires}:{}", session.user_id);
+            let mac = Hmac::<Sha1>::new_from_slice(secret.expose().as_bytes());
+            let mut mac = mac.map_err(|error| ApiError::internal(&error))?;
+            mac.update(username.as_bytes());
+            (username, BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+        }
+        (None, Some(username), Some(password)) => (username.clone(), password.expose().to_owned()),
+        (None, _, _) => (String::new(), String::new()),
+    };
+    let uris = turn.uris.clone();
+    Ok(Ruma(get_turn_server_info::v3::Response::new(username, password, uris, lifetime)))
+}

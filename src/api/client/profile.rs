@@ -1,0 +1,93 @@
+//! Profiles.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use ruma::{
+    OwnedUserId, UserId,
+    api::{
+        client::profile::{delete_profile_field, get_profile, get_profile_field},
+        error::ErrorKind,
+    },
+};
+use serde_json::Value as JsonValue;
+
+use crate::{
+    api::{
+        error::ApiError,
+        extract::{Client, Public, Ruma},
+        json::ClientJson,
+    },
+    users::{Accounts, Profile, Profiles, session::Session},
+};
+
+/// The profile of a user of this server.
+async fn profile_of(
+    accounts: &Accounts,
+    profiles: &Profiles,
+    user_id: &UserId,
+) -> Result<Profile, ApiError> {
+    let found = accounts.find(user_id).await?;
+    let (user, account) = found.ok_or_else(|| ApiError::not_found("Unknown user"))?;
+    if account.deactivated {
+        return Err(ApiError::not_found("Unknown user"));
+    }
+    Ok(profiles.get(user).await?)
+}
+
+/// `GET /_matrix/client/v3/profile/{userId}`
+pub(crate) async fn get_profile(
+    State(accounts): State<Accounts>,
+    State(profiles): State<Profiles>,
+    Public { request, .. }: Public<get_profile::v3::Request>,
+) -> Result<Ruma<get_profile::v3::Response>, ApiError> {
+    let profile = profile_of(&accounts, &profiles, &request.user_id).await?;
+    Ok(Ruma(profile.into_fields().into_iter().collect()))
+}
+
+/// `GET /_matrix/client/v3/profile/{userId}/{keyName}`
+pub(crate) async fn get_profile_field(
+    State(accounts): State<Accounts>,
+    State(profiles): State<Profiles>,
+    Public { request, .. }: Public<get_profile_field::v3::Request>,
+) -> Result<axum::Json<BTreeMap<String, JsonValue>>, ApiError> {
+    let profile = profile_of(&accounts, &profiles, &request.user_id).await?;
+    let key = request.field.as_str();
+    let value = profile.get(key).ok_or_else(|| ApiError::not_found("No such profile field"))?;
+    Ok(axum::Json(BTreeMap::from([(key.to_owned(), value)])))
+}
+
+/// `PUT /_matrix/client/v3/profile/{userId}/{keyName}`
+pub(crate) async fn set_profile_field(
+    State(profiles): State<Profiles>,
+    ClientJson { session, arguments, mut value }: ClientJson<serde_json::Map<String, JsonValue>>,
+) -> Result<axum::Json<serde_json::Map<String, JsonValue>>, ApiError> {
+    let [user_id, key] = arguments.as_slice() else {
+        return Err(ApiError::invalid_param("The path names a user and a field"));
+    };
+    let user_id: OwnedUserId = user_id.as_str().try_into().map_err(ApiError::invalid_param)?;
+    check_own(&session, &user_id)?;
+    let value = value
+        .remove(key)
+        .ok_or_else(|| ApiError::new(ErrorKind::MissingParam, format!("{key} is missing")))?;
+    profiles.set(session.user, key, Some(value)).await?;
+    Ok(axum::Json(serde_json::Map::new()))
+}
+
+/// `DELETE /_matrix/client/v3/profile/{userId}/{keyName}`
+pub(crate) async fn delete_profile_field(
+    State(profiles): State<Profiles>,
+    Client { session, request, .. }: Client<delete_profile_field::v3::Request>,
+) -> Result<Ruma<delete_profile_field::v3::Response>, ApiError> {
+    check_own(&session, &request.user_id)?;
+    profiles.set(session.user, request.field.as_str(), None).await?;
+    Ok(Ruma(delete_profile_field::v3::Response::new()))
+}
+
+fn check_own(session: &Session, user_id: &UserId) -> Result<(), ApiError> {
+    if session.user_id == user_id {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden("Nobody's profile but one's own can be changed"))
+    }
+}

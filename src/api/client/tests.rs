@@ -1,0 +1,605 @@
+//! Endpoints of accounts through the real router.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::api::testing::{Answer, TestServer, TestUser, open_config};
+
+fn refused(answer: &Answer) -> (u16, &str) {
+    (answer.0.as_u16(), answer.1["errcode"].as_str().unwrap_or_default())
+}
+
+fn password_login(user: &str) -> Value {
+    json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": user },
+        "password": "secret",
+    })
+}
+
+/// The flow every client goes through at first.
+#[tokio::test]
+async fn register_log_in_ask_who_i_am_log_out() {
+    let server = TestServer::open().await;
+    let asked = server.post("/v3/register", None, json!({})).await;
+    assert_eq!(asked.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(asked.1["flows"], json!([{ "stages": ["m.login.dummy"] }]));
+    assert_eq!(asked.1["params"], json!({}));
+    let body = json!({
+        "username": "Alice",
+        "password": "secret",
+        "auth": { "type": "m.login.dummy", "session": asked.1["session"] },
+    });
+    let (status, answer) = server.post("/v3/register", None, body.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["user_id"], "@alice:localhost");
+    let again = server.post("/v3/register", None, body).await;
+    assert_eq!(refused(&again), (400, "M_USER_IN_USE"));
+
+    for name in ["alice", "@alice:localhost", "ALICE"] {
+        let (status, answer) = server.post("/r0/login", None, password_login(name)).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let alice = TestUser::from(&answer);
+        let (_, me) = server.get("/v3/account/whoami", Some(&alice)).await;
+        assert_eq!(me["user_id"], "@alice:localhost");
+        assert_eq!(me["device_id"], alice.device_id.as_str());
+        server.post("/v3/logout", Some(&alice), json!({})).await;
+        let gone = server.get("/v3/account/whoami", Some(&alice)).await;
+        assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
+        assert_ne!(gone.1["soft_logout"], true);
+    }
+    let missing = server.get("/v3/account/whoami", None).await;
+    assert_eq!(refused(&missing), (401, "M_MISSING_TOKEN"));
+}
+
+#[tokio::test]
+async fn logins_that_are_wrong_are_refused_alike() {
+    let server = TestServer::open().await;
+    server.register("alice").await;
+    let mut wrong = password_login("alice");
+    wrong["password"] = json!("guess");
+    assert_eq!(refused(&server.post("/v3/login", None, wrong).await), (403, "M_FORBIDDEN"));
+    let unknown = server.post("/v3/login", None, password_login("bob")).await;
+    assert_eq!(refused(&unknown), (403, "M_FORBIDDEN"));
+    let elsewhere = server.post("/v3/login", None, password_login("@alice:other.example")).await;
+    assert_eq!(refused(&elsewhere), (403, "M_FORBIDDEN"));
+    let no_type = server.post("/v3/login", None, json!({})).await;
+    assert_eq!(refused(&no_type), (400, "M_MISSING_PARAM"));
+    let odd = server.post("/v3/login", None, json!({ "type": "m.login.magic" })).await;
+    assert_eq!(refused(&odd), (400, "M_UNKNOWN"));
+    let list = server.post("/v3/login", None, json!([])).await;
+    assert_eq!(refused(&list), (400, "M_BAD_JSON"));
+}
+
+#[tokio::test]
+async fn failed_logins_are_limited_by_account() {
+    let mut config = open_config();
+    config.rate_limits.enabled = true;
+    let server = TestServer::new(&config).await;
+    server.register("alice").await;
+    let mut wrong = password_login("alice");
+    wrong["password"] = json!("guess");
+    for _ in 0..5 {
+        server.post("/v3/login", None, wrong.clone()).await;
+    }
+    let limited = server.post("/v3/login", None, wrong).await;
+    assert_eq!(refused(&limited), (429, "M_LIMIT_EXCEEDED"));
+    assert!(limited.1["retry_after_ms"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn names_that_cannot_be_had() {
+    let server = TestServer::open().await;
+    server.register("alice").await;
+    let available = |name: &'static str| {
+        let path = format!("/v3/register/available?username={name}");
+        let server = &server;
+        async move { server.get(&path, None).await }
+    };
+    assert_eq!(available("bob").await.1, json!({ "available": true }));
+    assert_eq!(refused(&available("alice").await), (400, "M_USER_IN_USE"));
+    for name in ["", "a%20b", "%C3%A4", "_bridge", "12345", "a!b"] {
+        assert_eq!(refused(&available(name).await), (400, "M_INVALID_USERNAME"), "{name}");
+    }
+    let long = json!({ "username": "a".repeat(250), "password": "secret" });
+    let long = server.post("/v3/register", None, long).await;
+    assert_eq!(refused(&long), (400, "M_INVALID_USERNAME"));
+}
+
+#[tokio::test]
+async fn registration_takes_a_token_that_is_made_at_the_first_start() {
+    let mut config = open_config();
+    config.registration.require_token = true;
+    let server = TestServer::new(&config).await;
+    let token = server.server.first_registration_token().await.unwrap().unwrap();
+    assert_eq!(server.server.first_registration_token().await.unwrap(), None);
+    let path = "/v1/register/m.login.registration_token/validity";
+    let (_, valid) = server.get(&format!("{path}?token={token}"), None).await;
+    assert_eq!(valid, json!({ "valid": true }));
+    let (_, valid) = server.get(&format!("{path}?token=guess"), None).await;
+    assert_eq!(valid, json!({ "valid": false }));
+
+    let register = |auth: Value| {
+        let body = json!({ "username": "alice", "password": "secret", "auth": auth });
+        let server = &server;
+        async move { server.post("/v3/register", None, body).await }
+    };
+    let dummy = register(json!({ "type": "m.login.dummy" })).await;
+    assert_eq!(refused(&dummy), (401, "M_UNRECOGNIZED"));
+    let guess = json!({ "type": "m.login.registration_token", "token": "guess" });
+    assert_eq!(refused(&register(guess).await), (401, "M_UNAUTHORIZED"));
+    let right = json!({ "type": "m.login.registration_token", "token": token });
+    assert_eq!(register(right).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn registration_and_guests_are_off_unless_configured() {
+    let mut config = open_config();
+    config.registration.enabled = false;
+    let server = TestServer::new(&config).await;
+    let user = server.post("/v3/register", None, json!({ "username": "alice" })).await;
+    assert_eq!(refused(&user), (403, "M_FORBIDDEN"));
+    let guest = server.post("/v3/register?kind=guest", None, json!({})).await;
+    assert_eq!(refused(&guest), (403, "M_FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn tokens_survive_a_restart() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let server = server.restarted(&open_config()).await;
+    let (_, me) = server.get("/v3/account/whoami", Some(&alice)).await;
+    assert_eq!(me["user_id"], "@alice:localhost");
+    assert_eq!(server.post("/v3/login", None, password_login("alice")).await.0, StatusCode::OK);
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens>
+#[tokio::test]
+async fn an_access_token_that_expires_is_refreshed() {
+    let server = TestServer::open().await;
+    server.register("alice").await;
+    let mut login = password_login("alice");
+    login["refresh_token"] = json!(true);
+    let (_, answer) = server.post("/v3/login", None, login).await;
+    let old = TestUser::from(&answer);
+    let lifetime = answer["expires_in_ms"].as_u64().unwrap();
+    server.clock.advance(std::time::Duration::from_millis(lifetime));
+    let expired = server.get("/v3/account/whoami", Some(&old)).await;
+    assert_eq!(refused(&expired), (401, "M_UNKNOWN_TOKEN"));
+    assert_eq!(expired.1["soft_logout"], true);
+    let body = json!({ "refresh_token": answer["refresh_token"] });
+    let (status, fresh) = server.post("/v3/refresh", None, body.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{fresh}");
+    let new = TestUser::from(&fresh);
+    assert_eq!(server.get("/v3/account/whoami", Some(&new)).await.0, StatusCode::OK);
+    let used = server.post("/v3/refresh", None, body).await;
+    assert_eq!(refused(&used), (401, "M_UNKNOWN_TOKEN"));
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
+#[tokio::test]
+async fn deleting_a_device_takes_the_password_and_the_same_request() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let (_, phone) = server.post("/v3/login", None, password_login("alice")).await;
+    let phone = TestUser::from(&phone);
+    let path = format!("/v3/devices/{}", phone.device_id);
+    let asked = server.delete(&path, &alice, json!({})).await;
+    assert_eq!(asked.1["flows"], json!([{ "stages": ["m.login.password"] }]));
+    let auth = |session: &Value, user: &str, password: &str| {
+        json!({ "auth": {
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": user },
+            "password": password,
+            "session": session,
+        }})
+    };
+    let session = &asked.1["session"];
+    let wrong = server.delete(&path, &alice, auth(session, "alice", "guess")).await;
+    assert_eq!(refused(&wrong), (401, "M_FORBIDDEN"));
+    assert_eq!(&wrong.1["session"], session);
+    let somebody = server.delete(&path, &alice, auth(session, "bob", "secret")).await;
+    assert_eq!(refused(&somebody), (401, "M_FORBIDDEN"));
+    let right = auth(session, "alice", "secret");
+    let other = format!("/v3/devices/{}", alice.device_id);
+    let changed = server.delete(&other, &alice, right.clone()).await;
+    assert_eq!(refused(&changed), (403, "M_FORBIDDEN"));
+    let stolen = server.delete(&path, &bob, auth(session, "bob", "secret")).await;
+    assert_eq!(refused(&stolen), (403, "M_FORBIDDEN"));
+    assert_eq!(server.get("/v3/account/whoami", Some(&phone)).await.0, StatusCode::OK);
+    assert_eq!(server.delete(&path, &alice, right).await, (StatusCode::OK, json!({})));
+    let gone = server.get("/v3/account/whoami", Some(&phone)).await;
+    assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
+}
+
+#[tokio::test]
+async fn devices_are_listed_named_and_found() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let path = format!("/v3/devices/{}", alice.device_id);
+    server.put(&path, &alice, json!({ "display_name": "laptop" })).await;
+    let (_, device) = server.get(&path, Some(&alice)).await;
+    assert_eq!(device["display_name"], "laptop");
+    assert_eq!(device["last_seen_ip"], "192.0.2.1");
+    let (_, list) = server.get("/v3/devices", Some(&alice)).await;
+    assert_eq!(list["devices"].as_array().unwrap().len(), 1);
+    let unknown = server.put("/v3/devices/NONE", &alice, json!({})).await;
+    assert_eq!(refused(&unknown), (404, "M_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn changing_the_password_logs_out_the_other_devices() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let (_, phone) = server.post("/v3/login", None, password_login("alice")).await;
+    let phone = TestUser::from(&phone);
+    let body = json!({
+        "new_password": "better",
+        "auth": {
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": "alice" },
+            "password": "secret",
+        },
+    });
+    let changed = server.post("/v3/account/password", Some(&alice), body).await;
+    assert_eq!(changed, (StatusCode::OK, json!({})));
+    assert_eq!(server.get("/v3/account/whoami", Some(&alice)).await.0, StatusCode::OK);
+    let gone = server.get("/v3/account/whoami", Some(&phone)).await;
+    assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
+    let old = server.post("/v3/login", None, password_login("alice")).await;
+    assert_eq!(refused(&old), (403, "M_FORBIDDEN"));
+    let forgotten = json!({ "new_password": "better" });
+    let forgotten = server.post("/v3/account/password", None, forgotten).await;
+    assert_eq!(refused(&forgotten), (401, "M_MISSING_TOKEN"));
+}
+
+#[tokio::test]
+async fn a_closed_account_is_gone_and_its_name_stays_taken() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let user = format!("/v3/user/{}", alice.user_id);
+    server.put(&format!("{user}/account_data/a.b"), &alice, json!({})).await;
+    let body = json!({
+        "erase": true,
+        "auth": {
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": "alice" },
+            "password": "secret",
+        },
+    });
+    let (status, answer) = server.post("/v3/account/deactivate", Some(&alice), body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["id_server_unbind_result"], "no-support");
+    let gone = server.get("/v3/account/whoami", Some(&alice)).await;
+    assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
+    let closed = server.post("/v3/login", None, password_login("alice")).await;
+    assert_eq!(refused(&closed), (403, "M_USER_DEACTIVATED"));
+    let profile = server.get("/v3/profile/@alice:localhost", None).await;
+    assert_eq!(refused(&profile), (404, "M_NOT_FOUND"));
+    let taken = server.get("/v3/register/available?username=alice", None).await;
+    assert_eq!(refused(&taken), (400, "M_USER_IN_USE"));
+}
+
+#[tokio::test]
+async fn a_login_token_logs_in_once() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let asked = server.post("/v1/login/get_token", Some(&alice), json!({})).await;
+    assert_eq!(asked.0, StatusCode::UNAUTHORIZED);
+    let body = json!({ "auth": {
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": "alice" },
+        "password": "secret",
+        "session": asked.1["session"],
+    }});
+    let (_, given) = server.post("/v1/login/get_token", Some(&alice), body).await;
+    assert_eq!(given["expires_in_ms"], 120_000);
+    let login = json!({ "type": "m.login.token", "token": given["login_token"] });
+    let (status, answer) = server.post("/v3/login", None, login.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let again = server.post("/v3/login", None, login).await;
+    assert_eq!(refused(&again), (403, "M_FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn profiles_are_public_and_changed_by_their_users_only() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let path = "/v3/profile/@alice:localhost";
+    let (_, profile) = server.get(path, None).await;
+    assert_eq!(profile, json!({ "displayname": "alice" }));
+    let name = json!({ "displayname": "Alice L." });
+    let set = server.put(&format!("{path}/displayname"), &alice, name.clone()).await;
+    assert_eq!(set, (StatusCode::OK, json!({})));
+    assert_eq!(server.get(&format!("{path}/displayname"), None).await.1, name);
+    let other = server.put(&format!("{path}/displayname"), &bob, name).await;
+    assert_eq!(refused(&other), (403, "M_FORBIDDEN"));
+    let missing = server.put(&format!("{path}/m.tz"), &alice, json!({ "x": 1 })).await;
+    assert_eq!(refused(&missing), (400, "M_MISSING_PARAM"));
+    let zone = json!({ "m.tz": "Europe/Vienna" });
+    server.put(&format!("{path}/m.tz"), &alice, zone.clone()).await;
+    assert_eq!(server.get(&format!("{path}/m.tz"), None).await.1, zone);
+    server.delete(&format!("{path}/m.tz"), &alice, json!({})).await;
+    let gone = server.get(&format!("{path}/m.tz"), None).await;
+    assert_eq!(refused(&gone), (404, "M_NOT_FOUND"));
+    let key = "k".repeat(256);
+    let long = server.put(&format!("{path}/{key}"), &alice, json!({ key: 1 })).await;
+    assert_eq!(refused(&long), (400, "M_KEY_TOO_LARGE"));
+    let large = json!({ "a.b": "x".repeat(70_000) });
+    let large = server.put(&format!("{path}/a.b"), &alice, large).await;
+    assert_eq!(refused(&large), (400, "M_PROFILE_TOO_LARGE"));
+    let nobody = server.get("/v3/profile/@nobody:localhost", None).await;
+    assert_eq!(refused(&nobody), (404, "M_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn account_data_is_ones_own() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let path = "/v3/user/@alice:localhost/account_data";
+    let data = json!({ "@bob:localhost": ["!a:localhost"] });
+    let set = server.put(&format!("{path}/m.direct"), &alice, data.clone()).await;
+    assert_eq!(set, (StatusCode::OK, json!({})));
+    assert_eq!(server.get(&format!("{path}/m.direct"), Some(&alice)).await.1, data);
+    let other = server.get(&format!("{path}/m.direct"), Some(&bob)).await;
+    assert_eq!(refused(&other), (403, "M_FORBIDDEN"));
+    let none = server.get(&format!("{path}/none"), Some(&alice)).await;
+    assert_eq!(refused(&none), (404, "M_NOT_FOUND"));
+    let managed = server.put(&format!("{path}/m.push_rules"), &alice, json!({})).await;
+    assert_eq!(refused(&managed), (405, "M_BAD_JSON"));
+    let list = server.put(&format!("{path}/a"), &alice, json!([])).await;
+    assert_eq!(refused(&list), (400, "M_BAD_JSON"));
+    let room = "/v3/user/@alice:localhost/rooms/!unknown:localhost/tags";
+    let room = server.get(room, Some(&alice)).await;
+    assert_eq!(refused(&room), (404, "M_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn filters_are_stored_and_validated() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let path = "/v3/user/@alice:localhost/filter";
+    let filter = json!({ "room": { "timeline": { "limit": 7 } } });
+    let (_, answer) = server.post(path, Some(&alice), filter.clone()).await;
+    let id = answer["filter_id"].as_str().unwrap();
+    assert_eq!(server.get(&format!("{path}/{id}"), Some(&alice)).await.1, filter);
+    let wrong = json!({ "room": { "timeline": { "limit": "seven" } } });
+    let wrong = server.post(path, Some(&alice), wrong).await;
+    assert_eq!(refused(&wrong), (400, "M_BAD_JSON"));
+    let none = server.get(&format!("{path}/none"), Some(&alice)).await;
+    assert_eq!(refused(&none), (404, "M_NOT_FOUND"));
+}
+
+/// As `register_new_matrix_user` does it.
+#[tokio::test]
+async fn scripts_register_with_the_shared_secret() {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut config = open_config();
+    config.registration.enabled = false;
+    config.registration.shared_secret = Some("shared".into());
+    let server = TestServer::new(&config).await;
+    let path = "/_synapse/admin/v1/register";
+    let (_, answer) = server.request(Method::GET, path, None, None).await;
+    let nonce = answer["nonce"].as_str().unwrap();
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(b"shared").unwrap();
+    mac.update(format!("{nonce}\0alice\0secret\0admin").as_bytes());
+    let mac: String =
+        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut body = json!({
+        "nonce": nonce, "username": "alice", "password": "secret", "admin": false, "mac": mac,
+    });
+    let wrong = server.request(Method::POST, path, None, Some(&body)).await;
+    assert_eq!(refused(&wrong), (403, "M_FORBIDDEN"));
+    body["admin"] = json!(true);
+    let (status, answer) = server.request(Method::POST, path, None, Some(&body)).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["user_id"], "@alice:localhost");
+    assert_eq!(answer["home_server"], "localhost");
+    let again = server.request(Method::POST, path, None, Some(&body)).await;
+    assert_eq!(refused(&again), (403, "M_FORBIDDEN"));
+    assert_eq!(server.post("/v3/login", None, password_login("alice")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn guests_may_look_around_where_they_are_allowed() {
+    let mut config = open_config();
+    config.registration.allow_guests = true;
+    let server = TestServer::new(&config).await;
+    let (status, answer) = server.post("/v3/register?kind=guest", None, json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let guest = TestUser::from(&answer);
+    let (_, me) = server.get("/v3/account/whoami", Some(&guest)).await;
+    assert_eq!(me["is_guest"], true);
+    let refused_to_guest = server.get("/v3/capabilities", Some(&guest)).await;
+    assert_eq!(refused(&refused_to_guest), (403, "M_GUEST_ACCESS_FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn others_ask_who_an_openid_token_names() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let path = "/v3/user/@alice:localhost/openid/request_token";
+    let (_, given) = server.post(path, Some(&alice), json!({})).await;
+    assert_eq!(given["matrix_server_name"], "localhost");
+    let ask = |token: String| {
+        let path = format!("/_matrix/federation/v1/openid/userinfo?access_token={token}");
+        let server = &server;
+        async move { server.request(Method::GET, &path, None, None).await }
+    };
+    let token = given["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(ask(token.clone()).await.1, json!({ "sub": "@alice:localhost" }));
+    assert_eq!(refused(&ask("guess".into()).await), (401, "M_UNKNOWN_TOKEN"));
+    assert_eq!(refused(&ask(alice.token.clone()).await), (401, "M_UNKNOWN_TOKEN"));
+    server.clock.advance(std::time::Duration::from_secs(3600));
+    assert_eq!(refused(&ask(token).await), (401, "M_UNKNOWN_TOKEN"));
+}
+
+#[tokio::test]
+async fn turn_credentials_expire() {
+    let mut config = open_config();
+    config.turn.uris = vec!["turn:turn.localhost".to_owned()];
+    config.turn.shared_secret = Some("shared".into());
+    let server = TestServer::new(&config).await;
+    let alice = server.register("alice").await;
+    let (_, turn) = server.get("/v3/voip/turnServer", Some(&alice)).await;
+    assert_eq!(turn["username"], "1700086400:@alice:localhost");
+    assert_eq!(turn["ttl"], 86_400);
+    assert_eq!(turn["password"].as_str().unwrap().len(), 28);
+}
+
+#[tokio::test]
+async fn whois_is_for_oneself_and_administrators() {
+    let server = TestServer::open().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (_, own) = server.get("/v3/admin/whois/@alice:localhost", Some(&alice)).await;
+    let connection = &own["devices"][&alice.device_id]["sessions"][0]["connections"][0];
+    assert_eq!(connection["ip"], "192.0.2.1");
+    let other = server.get("/v3/admin/whois/@alice:localhost", Some(&bob)).await;
+    assert_eq!(refused(&other), (403, "M_FORBIDDEN"));
+}
+
+#[tokio::test]
+async fn addresses_cannot_be_proved_without_a_mail_server_and_telephones_never() {
+    let server = TestServer::open().await;
+    let email = json!({ "client_secret": "s", "email": "a@b.example", "send_attempt": 1 });
+    let phone = json!({
+        "client_secret": "s", "country": "AT", "phone_number": "1234", "send_attempt": 1,
+    });
+    for path in ["register", "account/password", "account/3pid"] {
+        let path_of = format!("/v3/{path}/email/requestToken");
+        let answer = server.post(&path_of, None, email.clone()).await;
+        assert_eq!(refused(&answer), (400, "M_THREEPID_MEDIUM_NOT_SUPPORTED"));
+        let path_of = format!("/v3/{path}/msisdn/requestToken");
+        let answer = server.post(&path_of, None, phone.clone()).await;
+        assert_eq!(refused(&answer), (400, "M_THREEPID_MEDIUM_NOT_SUPPORTED"));
+    }
+}
+
+/// Takes mails on a local port, and hands out their links.
+async fn mail_sink() -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (mails, received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mails = mails.clone();
+            tokio::spawn(async move {
+                let (read, mut write) = stream.split();
+                let mut lines = BufReader::new(read).lines();
+                write.write_all(b"220 sink\r\n").await.ok();
+                let (mut in_data, mut mail) = (false, String::new());
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let answer = match line.as_str() {
+                        "." if in_data => {
+                            in_data = false;
+                            mails.send(std::mem::take(&mut mail)).ok();
+                            "250 taken\r\n"
+                        }
+                        text if in_data => {
+                            mail.push_str(text);
+                            mail.push('\n');
+                            continue;
+                        }
+                        "DATA" => {
+                            in_data = true;
+                            "354 go on\r\n"
+                        }
+                        _ => "250 fine\r\n",
+                    };
+                    write.write_all(answer.as_bytes()).await.ok();
+                }
+            });
+        }
+    });
+    (port, received)
+}
+
+/// From the request for a mail to the address on the account, and a password that is reset by it.
+#[tokio::test]
+async fn an_email_address_is_proved_by_its_link() {
+    let (port, mut mails) = mail_sink().await;
+    let mut config = open_config();
+    config.smtp = Some(crate::config::Smtp {
+        host: "127.0.0.1".to_owned(),
+        port: Some(port),
+        tls: crate::config::SmtpTls::None,
+        username: None,
+        password: None,
+        from: "Matrix <matrix@localhost>".to_owned(),
+    });
+    let server = TestServer::new(&config).await;
+    let alice = server.register("alice").await;
+    let ask = |path: &'static str, attempt: u64| {
+        let body = json!({
+            "client_secret": "monkeys", "email": "Alice@Example.org", "send_attempt": attempt,
+        });
+        let server = &server;
+        async move { server.post(&format!("/v3/{path}/email/requestToken"), None, body).await }
+    };
+    let unknown = ask("account/password", 1).await;
+    assert_eq!(refused(&unknown), (400, "M_THREEPID_NOT_FOUND"));
+
+    let (status, answer) = ask("account/3pid", 1).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let mail = mails.recv().await.unwrap();
+    // The same attempt again sends no mail; the next one does.
+    assert_eq!(ask("account/3pid", 1).await.1, answer);
+    assert!(mails.try_recv().is_err());
+
+    let add = json!({
+        "client_secret": "monkeys",
+        "sid": answer["sid"],
+        "auth": {
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": "alice" },
+            "password": "secret",
+        },
+    });
+    let early = server.post("/v3/account/3pid/add", Some(&alice), add.clone()).await;
+    assert_eq!(refused(&early), (403, "M_THREEPID_AUTH_FAILED"));
+    follow(&server, &mail).await;
+    let added = server.post("/v3/account/3pid/add", Some(&alice), add).await;
+    assert_eq!(added, (StatusCode::OK, json!({})));
+    let (_, list) = server.get("/v3/account/3pid", Some(&alice)).await;
+    assert_eq!(list["threepids"][0]["address"], "alice@example.org");
+    assert_eq!(refused(&ask("register", 1).await), (400, "M_THREEPID_IN_USE"));
+
+    let mut login = password_login("");
+    login["identifier"] = json!({
+        "type": "m.id.thirdparty", "medium": "email", "address": "alice@example.org",
+    });
+    assert_eq!(server.post("/v3/login", None, login.clone()).await.0, StatusCode::OK);
+
+    let (_, answer) = ask("account/password", 1).await;
+    follow(&server, &mails.recv().await.unwrap()).await;
+    let reset = json!({
+        "new_password": "better",
+        "auth": {
+            "type": "m.login.email.identity",
+            "threepid_creds": { "sid": answer["sid"], "client_secret": "monkeys" },
+        },
+    });
+    let (status, answer) = server.post("/v3/account/password", None, reset).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    login["password"] = json!("better");
+    assert_eq!(server.post("/v3/login", None, login).await.0, StatusCode::OK);
+}
+
+/// Clicks the button on the page behind a mail's link.
+async fn follow(server: &TestServer, mail: &str) {
+    // Long lines are broken with a `=` at their end.
+    let mail = mail.replace("=\n", "").replace("=3D", "=");
+    let start = mail.find("/_myelin/").unwrap();
+    let link = mail[start..].split_whitespace().next().unwrap();
+    let (status, _) = server.request(Method::GET, link, None, None).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = server.request(Method::POST, link, None, None).await;
+    assert_eq!(status, StatusCode::OK);
+    let forged = link.replace("token=", "token=x");
+    let (status, _) = server.request(Method::POST, &forged, None, None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,78 @@
+//! Requests that ruma has no type for, as JSON.
+
+use axum::extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request};
+use ruma::api::{
+    auth_scheme::{AccessTokenOptional, AuthScheme},
+    error::ErrorKind,
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    error::ApiError,
+    extract::{Caller, read_body},
+};
+use crate::users::session::{AuthError, Session, Sessions};
+
+/// A request that needs no access token.
+pub(crate) struct PublicJson<T> {
+    /// The body; `{}` if there is none.
+    pub(crate) value: T,
+    /// From where.
+    pub(crate) caller: Caller,
+}
+
+/// A request by a user with an access token.
+pub(crate) struct ClientJson<T> {
+    /// Who asks.
+    pub(crate) session: Session,
+    /// The placeholders of the path, decoded, in their order.
+    pub(crate) arguments: Vec<String>,
+    /// The body; `{}` if there is none.
+    pub(crate) value: T,
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| {
+        let kind = if error.is_data() { ErrorKind::BadJson } else { ErrorKind::NotJson };
+        ApiError::new(kind, error)
+    })
+}
+
+impl<T, S> FromRequest<S> for PublicJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let value = parse(&read_body(body).await?)?;
+        Ok(Self { value, caller: Caller::of(&parts) })
+    }
+}
+
+impl<T, S> FromRequest<S> for ClientJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let parameters = RawPathParams::from_request_parts(&mut parts, state)
+            .await
+            .map_err(ApiError::invalid_param)?;
+        let arguments = parameters.iter().map(|(_, value)| value.to_owned()).collect();
+        let caller = Caller::of(&parts);
+        let head = http::Request::from_parts(parts, ());
+        let token = AccessTokenOptional::extract_authentication(&head).ok().flatten();
+        let token = token.ok_or(AuthError::Missing)?;
+        let session = Sessions::from_ref(state).authenticate(&token, &caller).await?;
+        let value = parse(&read_body(body).await?)?;
+        Ok(Self { session, arguments, value })
+    }
+}

@@ -1,0 +1,3 @@
+//! The server-server API: one file per endpoint or small family.
+
+pub(crate) mod openid;
