@@ -56,37 +56,65 @@ fn command(role: &str, directory: &Path, seed: u64) -> Command {
     command
 }
 
-/// After how many acknowledgements to kill; sometimes none, and then while the process starts, which
-/// is when it recovers from the time before.
-fn some_commits(random: &mut StdRng) -> u32 {
-    if random.random_range(0..5) == 0 { 0 } else { random.random_range(1..150) }
+/// When to kill a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Moment {
+    /// While it starts, which is when it recovers from the time before.
+    Starting,
+    /// When it has its first stream position, and nothing that uses it is on the disk.
+    FirstPosition,
+    /// After so many acknowledgements.
+    Acknowledged(u32),
+    /// It is killed.
+    Past,
 }
 
-/// Kills `child` after so many acknowledgements, and adds what it said until then.
-fn kill_after(mut commits: u32, mut child: Child, random: &mut StdRng, said: &mut Said) {
+impl Moment {
+    fn some(random: &mut StdRng) -> Self {
+        match random.random_range(0..10) {
+            0 => Self::Starting,
+            1 | 2 => Self::FirstPosition,
+            _ => Self::Acknowledged(random.random_range(1..150)),
+        }
+    }
+}
+
+/// Kills `child` at `moment`, and adds what it said until then.
+fn kill_at(mut moment: Moment, mut child: Child, random: &mut StdRng, said: &mut Said) {
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    if commits == 0 {
+    if moment == Moment::Starting {
         std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
         child.kill().unwrap();
+        moment = Moment::Past;
     }
     let mut line = String::new();
     while lines.read_line(&mut line).unwrap() > 0 {
         // The last line may be cut off.
         let Some(whole) = line.strip_suffix('\n') else { break };
         match whole.split(' ').collect::<Vec<_>>()[..] {
-            ["took", position] => said.took(position.parse().unwrap()),
-            ["acknowledged", writer, change] => {
-                said.acknowledged.insert(writer.parse().unwrap(), change.parse().unwrap());
-                if commits == 1 {
+            ["took", position] => {
+                if moment == Moment::FirstPosition {
                     child.kill().unwrap();
+                    moment = Moment::Past;
                 }
-                commits = commits.saturating_sub(1);
+                said.took(position.parse().unwrap());
+            }
+            ["acknowledged", writer, change] => {
+                moment = match moment {
+                    Moment::Acknowledged(1) => {
+                        child.kill().unwrap();
+                        Moment::Past
+                    }
+                    Moment::Acknowledged(more) => Moment::Acknowledged(more - 1),
+                    other => other,
+                };
+                said.acknowledged.insert(writer.parse().unwrap(), change.parse().unwrap());
             }
             _ => (),
         }
         line.clear();
     }
-    if commits > 0 {
+    if moment != Moment::Past {
         let mut why = String::new();
         child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
         panic!("the process ended by itself: {why}");
@@ -117,7 +145,7 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
     let mut said = Said::default();
     for round in 0..ROUNDS {
         let child = command("load", directory.path(), round).spawn().unwrap();
-        kill_after(some_commits(&mut random), child, &mut random, &mut said);
+        kill_at(Moment::some(&mut random), child, &mut random, &mut said);
         check(directory.path(), &mut said).await.unwrap_or_else(|why| panic!("{round}: {why}"));
     }
 }
@@ -132,7 +160,7 @@ async fn a_power_failure_loses_nothing_that_was_acknowledged() {
         let mut command = command("load", &directory, round);
         disk.preload(&mut command);
         let child = command.spawn().unwrap();
-        kill_after(some_commits(&mut random), child, &mut random, &mut said);
+        kill_at(Moment::some(&mut random), child, &mut random, &mut said);
         let unsynced = if round % 2 == 0 { Unsynced::Lost } else { Unsynced::Torn };
         disk.fail(unsynced, &mut random);
         let directory = disk.root().join("new/data");
@@ -152,7 +180,7 @@ async fn a_power_failure_loses_what_was_acknowledged_without_syncing() {
     let directory = disk.root().join("data");
     let mut command = command("load without syncing", &directory, 0);
     disk.preload(&mut command);
-    kill_after(20, command.spawn().unwrap(), &mut random, &mut said);
+    kill_at(Moment::Acknowledged(20), command.spawn().unwrap(), &mut random, &mut said);
     disk.fail(Unsynced::Lost, &mut random);
     let lost = check(&disk.root().join("data"), &mut said).await.unwrap_err();
     assert!(lost.contains("were acknowledged"), "{lost}");
