@@ -86,8 +86,12 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
             let db = db.clone();
             move || storage::set_gauges(&db)
         });
-        let routes = metrics::routes(collection, vec![of_process, of_storage]);
-        listener.serve(App::plain(routes, limits, shutdown.stopping())).await;
+        let routes = metrics::routes(collection.clone(), vec![of_process, of_storage]);
+        let app = App::plain(routes, limits, shutdown.stopping());
+        tokio::select! {
+            () = listener.serve(app) => {}
+            () = metrics::upkeep(collection) => {}
+        }
     };
 
     let mut serving = pin!(async { tokio::join!(listeners.serve(app), measuring) });

@@ -232,6 +232,7 @@ fn values_that_cannot_be_are_refused() {
         ("registration.shared_secret = ''", "registration.shared_secret: must not be empty"),
         ("registration.tokens = ['ä']", "registration.tokens[0]"),
         ("log.level = 'info,a=loud'", "log.level"),
+        ("log.level = 'inof'", "log.level: `inof` is no level"),
         ("data_dir = ''", "data_dir"),
         (
             "listener = [{ address = '[::]:1' }]\nmetrics.address = '[::]:1'",

@@ -47,7 +47,6 @@ struct Shared {
     ids: RequestIds,
     limits: Limits,
     stopping: Stopping,
-    /// Whether anybody reads the numbers.
     measure: bool,
 }
 
@@ -87,6 +86,11 @@ impl App {
         Self::new(router, &Config::default(), limits, stopping)
     }
 
+    /// Whether anybody reads the numbers.
+    pub(super) fn is_measured(&self) -> bool {
+        self.shared.measure
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.shared.limits
     }
@@ -110,7 +114,7 @@ impl App {
 
         let method = request.method().clone();
         let started = Instant::now();
-        let in_flight = shared.measure.then(requests::InFlight::enter);
+        let in_flight = shared.measure.then(requests::Present::request);
         let span = info_span!("request", id = %id);
         let mut response = self.answer(request).instrument(span.clone()).await;
         drop(in_flight);

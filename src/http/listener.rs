@@ -23,7 +23,7 @@ use super::{
     peer::Peer,
     tls::{self, Certificates},
 };
-use crate::{config::Listener, shutdown::Stopping};
+use crate::{config::Listener, shutdown::Stopping, telemetry::requests};
 
 /// After an error such as "too many open files", which the next attempt would meet as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -199,9 +199,10 @@ impl Open {
             };
             let Some((stream, permit)) = accepted else { continue };
             let app = app.clone();
+            let present = app.is_measured().then(requests::Present::connection);
             connections.spawn(async move {
                 stream.serve(app).await;
-                drop(permit);
+                drop((permit, present));
             });
         }
         self.close();

@@ -6,8 +6,8 @@ use std::io::IsTerminal as _;
 
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, filter::ParseError, fmt::MakeWriter,
-    layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, Registry, fmt::MakeWriter, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 use crate::config::{Log, LogFormat};
@@ -20,12 +20,17 @@ const TALKATIVE: &str = "h2=info,hickory_proto=info,hickory_resolver=info,hyper=
 #[derive(Clone, Debug)]
 pub(crate) struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
+/// What is wrong with a level.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadLevel(String);
+
 /// Why logs could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     /// No level and no directives.
     #[error("log.level: {0}")]
-    Level(#[from] ParseError),
+    Level(#[from] BadLevel),
     /// Only possible if this is the second time in one process.
     #[error("logs are already set up")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -64,12 +69,23 @@ where
 
 /// A bare level is meant for the server, not for the libraries below it; whoever wants to hear them
 /// names them.
-pub(crate) fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+///
+/// # Errors
+/// [`BadLevel`] also for a lone word that is no level, such as `inof`: the library would take it for
+/// the name of a module, and log nothing but that.
+pub(crate) fn filter(level: &str) -> Result<EnvFilter, BadLevel> {
+    let is_word = |directive: &&str| !directive.contains(['=', '[']);
+    for word in level.split(',').map(str::trim).filter(is_word) {
+        if word.parse::<LevelFilter>().is_err() {
+            return Err(BadLevel(format!("`{word}` is no level")));
+        }
+    }
     if level.parse::<LevelFilter>().is_ok_and(|level| level > LevelFilter::INFO) {
         EnvFilter::try_new(format!("{level},{TALKATIVE}"))
     } else {
         EnvFilter::try_new(level)
     }
+    .map_err(|error| BadLevel(error.to_string()))
 }
 
 impl LogLevel {

@@ -2,7 +2,10 @@
 //!
 //! Nothing is collected unless `metrics.address` is set; the macros then do nothing.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
@@ -16,6 +19,9 @@ pub(super) const PANICS: &str = "myelin_panics_total";
 /// Seconds, from a cached answer to a long-poll.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 90.0];
+
+/// Some ten thousand requests in a busy server.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Sets gauges just before they are read: for numbers that are had by asking, such as sizes of
 /// storage.
@@ -35,6 +41,7 @@ pub(crate) fn start() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(requests::TOTAL, "Requests answered, by endpoint, method and status.");
     describe_histogram!(requests::DURATION, "Seconds until a request was answered.");
     describe_gauge!(requests::IN_FLIGHT, "Requests that are being answered.");
+    describe_gauge!(requests::CONNECTIONS, "Open connections.");
     process::describe();
     storage::describe();
     // So that it is there, and 0, before the first one.
@@ -45,6 +52,16 @@ pub(crate) fn start() -> Result<PrometheusHandle, BuildError> {
 /// `GET /metrics` in the Prometheus text format, for a listener of its own.
 pub(crate) fn routes(collection: PrometheusHandle, gauges: Vec<Gauges>) -> Router {
     Router::new().route("/metrics", get(render)).with_state(Collected { collection, gauges })
+}
+
+/// Measurements of time are kept one by one until they are read or put into their buckets, so this
+/// is needed where nobody reads. Never returns.
+pub(crate) async fn upkeep(collection: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        collection.run_upkeep();
+    }
 }
 
 #[derive(Clone)]

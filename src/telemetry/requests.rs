@@ -8,6 +8,7 @@ use metrics::{counter, gauge, histogram};
 pub(super) const TOTAL: &str = "myelin_http_requests_total";
 pub(super) const DURATION: &str = "myelin_http_request_duration_seconds";
 pub(super) const IN_FLIGHT: &str = "myelin_http_requests_in_flight";
+pub(super) const CONNECTIONS: &str = "myelin_http_connections";
 
 /// Counts an answered request. `endpoint` is the template of a path, so that there are few of them.
 pub(crate) fn record(endpoint: &str, method: &Method, status: StatusCode, took: Duration) {
@@ -33,20 +34,29 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Counted as running until it is dropped, also when the client goes away.
-pub(crate) struct InFlight(());
+/// Counts something as there until it is dropped, also when the client goes away.
+pub(crate) struct Present(&'static str);
 
-impl InFlight {
-    /// One more.
-    pub(crate) fn enter() -> Self {
-        gauge!(IN_FLIGHT).increment(1);
-        Self(())
+impl Present {
+    /// One more request that is being answered.
+    pub(crate) fn request() -> Self {
+        Self::new(IN_FLIGHT)
+    }
+
+    /// One more open connection.
+    pub(crate) fn connection() -> Self {
+        Self::new(CONNECTIONS)
+    }
+
+    fn new(gauge: &'static str) -> Self {
+        gauge!(gauge).increment(1);
+        Self(gauge)
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Present {
     fn drop(&mut self) {
-        gauge!(IN_FLIGHT).decrement(1);
+        gauge!(self.0).decrement(1);
     }
 }
 
@@ -59,7 +69,8 @@ mod tests {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let collection = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
-            let _running = InFlight::enter();
+            let _running = Present::request();
+            drop(Present::connection());
             let took = Duration::from_millis(3);
             record("/a/{b}", &Method::GET, StatusCode::OK, took);
             record("/a/{b}", &Method::GET, StatusCode::OK, took);
@@ -69,10 +80,10 @@ mod tests {
                 r#"myelin_http_requests_total{endpoint="/a/{b}",method="GET",status="200"} 2"#,
                 r#"myelin_http_requests_total{endpoint="unknown",method="other",status="404"} 1"#,
                 "myelin_http_requests_in_flight 1",
+                "myelin_http_connections 0",
             ] {
                 assert!(text.contains(line), "{line} is not in:\n{text}");
             }
         });
-        metrics::with_local_recorder(&recorder, || drop(InFlight::enter()));
     }
 }
