@@ -1,7 +1,8 @@
 # Sourced by test.sh. Sets up the clients of the interop tests in the cache, once
 # for each version of their lock files, and exports where they are.
 
-if command -v apt-get >/dev/null; then
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    command -v apt-get >/dev/null || fail "Python 3 with its venv module is missing."
     install_packages python3 python3-venv
 fi
 

@@ -5,7 +5,8 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 fail() {
-    printf '\n%s\n' "$@" >&2
+    echo >&2
+    printf '%s\n' "$@" >&2
     exit 1
 }
 

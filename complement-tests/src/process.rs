@@ -1,6 +1,6 @@
 //! A process of the test's own: started, watched, signalled and ended by its ID.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
@@ -41,9 +41,20 @@ impl Process {
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub fn start(mut command: Command) -> std::io::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command)?;
+    pub fn start(command: Command) -> std::io::Result<Self> {
+        Self::spawn(command, false)
+    }
+
+    /// Like [`start`](Self::start), for one that is [told](Self::tell) things.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start_interactive(command: Command) -> std::io::Result<Self> {
+        Self::spawn(command, true)
+    }
+
+    fn spawn(command: Command, interactive: bool) -> std::io::Result<Self> {
+        let mut child = spawn(command, interactive)?;
         let output = Arc::new(Output::default());
         let out = child.stdout.take().expect("standard output is piped");
         let err = child.stderr.take().expect("standard error is piped");
@@ -87,6 +98,13 @@ impl Process {
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
+    }
+
+    /// Writes to its standard input.
+    pub fn tell(&mut self, text: &str) {
+        let input = self.child.stdin.as_mut().expect("started as interactive");
+        input.write_all(text.as_bytes()).expect("it reads its input");
+        input.flush().expect("it reads its input");
     }
 
     /// Waits for the process to end by itself.
@@ -176,15 +194,17 @@ impl Output {
 ///
 /// `setpriv` asks the kernel for that. The kernel means the thread that started
 /// the child, and the threads of tests come and go: so one lasting thread starts all.
-fn spawn(command: Command) -> std::io::Result<Child> {
-    type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
+fn spawn(command: Command, interactive: bool) -> std::io::Result<Child> {
+    type Job = (Command, bool, mpsc::Sender<std::io::Result<Child>>);
     static STARTER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
         let (jobs, queue) = mpsc::channel::<Job>();
         std::thread::spawn(move || {
             let bound = has_setpriv();
-            for (command, reply) in queue {
+            for (command, interactive, reply) in queue {
                 let mut command = if bound { bind_to_this_thread(&command) } else { command };
+                command.stdin(if interactive { Stdio::piped() } else { Stdio::null() });
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
                 let _ = reply.send(command.spawn());
             }
         });
@@ -192,7 +212,7 @@ fn spawn(command: Command) -> std::io::Result<Child> {
     });
     let (reply, answer) = mpsc::channel();
     let jobs = starter.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    jobs.send((command, reply)).expect("the starting thread lasts");
+    jobs.send((command, interactive, reply)).expect("the starting thread lasts");
     answer.recv().expect("the starting thread answers")
 }
 
@@ -215,6 +235,5 @@ fn bind_to_this_thread(command: &Command) -> Command {
     if let Some(directory) = command.get_current_dir() {
         bound.current_dir(directory);
     }
-    bound.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     bound
 }
