@@ -14,6 +14,7 @@ mod input;
 mod power_levels;
 mod room;
 mod rules;
+mod state_map;
 mod tables;
 #[cfg(test)]
 mod testing;
@@ -30,3 +31,4 @@ pub use rules::{
     AbsentJoinRule, Algorithm, AuthRules, EventIdFormat, RedactionRules, ResolutionRules,
     RoomVersionRules,
 };
+pub use state_map::{Iter, StateMap};
