@@ -14,11 +14,6 @@ macro_rules! number {
             $vis fn index(self) -> usize {
                 self.0 as usize
             }
-
-            /// The number of the entry at `index`. Tables refuse to grow beyond `u32::MAX - 1`.
-            pub(crate) fn from_index(index: usize) -> Self {
-                Self(u32::try_from(index).unwrap_or(u32::MAX))
-            }
         }
 
         impl fmt::Debug for $name {
@@ -54,6 +49,11 @@ number! {
 }
 
 impl EventIx {
+    /// The number of the event at `index`. Tables refuse to grow beyond `u32::MAX - 1`.
+    pub(crate) fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(NONE))
+    }
+
     /// The event with this number. The number is only good for the room that gave it out.
     pub const fn new(number: u32) -> Self {
         Self(number)
@@ -66,6 +66,11 @@ impl EventIx {
 }
 
 impl KeyIx {
+    /// The number of the key at `index`. Tables refuse to grow beyond `u32::MAX - 1`.
+    pub(crate) fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(NONE))
+    }
+
     /// The state key with this number. The number is only good for the room that gave it out.
     pub const fn new(number: u32) -> Self {
         Self(number)

@@ -9,11 +9,14 @@
 mod auth;
 mod content;
 mod grammar;
+mod graph;
 mod ids;
 mod input;
 mod power_levels;
+mod resolve;
 mod room;
 mod rules;
+mod scratch;
 mod state_map;
 mod tables;
 #[cfg(test)]
@@ -26,9 +29,14 @@ pub use input::{
     EventInput, FormatError, FormatProblem, InsertError, MAX_AUTH_EVENTS, MAX_PREV_EVENTS, NotLast,
 };
 pub use power_levels::NamedLevel;
+pub use resolve::{
+    Attempt, Candidate, ConflictCache, Decision, Explanation, Frontier, Outcome, Phase,
+    ResolveError, ResolveStats, Resolved,
+};
 pub use room::Room;
 pub use rules::{
     AbsentJoinRule, Algorithm, AuthRules, EventIdFormat, RedactionRules, ResolutionRules,
     RoomVersionRules,
 };
+pub use scratch::Scratch;
 pub use state_map::{Iter, StateMap};

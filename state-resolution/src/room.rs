@@ -139,6 +139,10 @@ impl Room {
         &self.room_id
     }
 
+    pub(crate) fn shared_id(&self) -> &Arc<str> {
+        &self.room_id
+    }
+
     /// How many events the table holds; all numbers below are in use.
     pub fn len(&self) -> usize {
         self.events.len()

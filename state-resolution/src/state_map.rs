@@ -40,6 +40,9 @@ pub struct StateMap {
     /// Of the root: 0 for a leaf.
     height: u32,
     len: u32,
+    /// No key and no event in the map is larger. Not lowered by removals.
+    key_bound: u32,
+    event_bound: u32,
 }
 
 fn slot(key: u32, height: u32) -> usize {
@@ -143,6 +146,8 @@ impl StateMap {
         if event.0 == NONE {
             return self.remove(key);
         }
+        self.key_bound = self.key_bound.max(key.0);
+        self.event_bound = self.event_bound.max(event.0);
         let mut root = match self.root.take() {
             Some(root) => root,
             None => {
@@ -186,6 +191,16 @@ impl StateMap {
             self.height -= 1;
         }
         Some(old)
+    }
+
+    /// No event in the map has a larger number; `None` if it is empty.
+    pub(crate) fn event_bound(&self) -> Option<EventIx> {
+        self.root.as_ref().map(|_| EventIx(self.event_bound))
+    }
+
+    /// No key in the map has a larger number; `None` if it is empty.
+    pub(crate) fn key_bound(&self) -> Option<KeyIx> {
+        self.root.as_ref().map(|_| KeyIx(self.key_bound))
     }
 
     /// Whether both are the same tree: a quick test that never says yes to different states.

@@ -31,8 +31,9 @@ use crate::{
 };
 
 pub use rule::{Rejection, Rule, Verdict};
+pub(crate) use select::keys as select_keys;
 pub use signatures::{NoSignatures, Signatures};
-pub(crate) use view::{AuthEvents, Power, View};
+pub(crate) use view::{AuthEvents, Power, View, power};
 
 /// A state to check against: which event stands at a state key.
 pub trait StateView {

@@ -1,0 +1,6 @@
+//! Tests over whole rooms.
+
+#![allow(missing_docs, clippy::indexing_slicing, reason = "these are tests")]
+
+mod agreement;
+mod support;
