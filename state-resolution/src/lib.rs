@@ -17,6 +17,7 @@ mod resolve;
 mod room;
 mod rules;
 mod scratch;
+pub mod snapshot;
 mod state_map;
 mod tables;
 #[cfg(test)]

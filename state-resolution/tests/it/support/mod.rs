@@ -5,6 +5,7 @@
 pub mod oracle;
 mod pdu;
 mod random;
+pub mod scenarios;
 mod sim;
 
 pub use pdu::{Pdu, event_id};
