@@ -3,4 +3,5 @@
 #![allow(missing_docs, clippy::indexing_slicing, reason = "these are tests")]
 
 mod agreement;
+mod properties;
 mod support;
