@@ -3,5 +3,7 @@
 #![allow(missing_docs, clippy::indexing_slicing, reason = "these are tests")]
 
 mod agreement;
+mod attacks;
 mod properties;
 mod support;
+mod work;
