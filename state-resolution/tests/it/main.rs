@@ -6,4 +6,5 @@ mod agreement;
 mod attacks;
 mod properties;
 mod support;
+mod synapse;
 mod work;
