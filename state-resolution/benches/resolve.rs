@@ -3,7 +3,7 @@
 //! ruma-state-res wants the full auth chains of the states as sets of IDs; a server has to make
 //! them, so making them is measured with it.
 
-#![allow(missing_docs, reason = "a bench")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench")]
 
 #[path = "../tests/it/support/mod.rs"]
 mod support;

@@ -140,6 +140,7 @@ pub(crate) struct Member {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the answer to one rule")]
 pub(crate) struct Create {
     /// Who has 100 in a room without power levels and may join first; `None` if malformed.
     pub(crate) creator: Option<UserIx>,

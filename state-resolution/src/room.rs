@@ -33,7 +33,7 @@ pub(crate) struct Event {
     pub(crate) depth: i64,
     /// The state key's number, or `NONE`.
     pub(crate) key: u32,
-    pub(crate) event_type: TypeIx,
+    pub(crate) of_type: TypeIx,
     pub(crate) sender: UserIx,
     auth_start: u32,
     auth_len: u16,
@@ -88,7 +88,7 @@ impl Event {
 #[derive(Debug)]
 pub struct Room {
     rules: RoomVersionRules,
-    room_id: Arc<str>,
+    id: Arc<str>,
     pub(crate) signatures: Box<dyn Signatures>,
     pub(crate) tables: Tables,
     pub(crate) events: Vec<Event>,
@@ -114,7 +114,7 @@ impl Room {
     ) -> Self {
         Self {
             rules,
-            room_id: room_id.into(),
+            id: room_id.into(),
             signatures: Box::new(signatures),
             tables: Tables::new(),
             events: Vec::new(),
@@ -136,11 +136,11 @@ impl Room {
 
     /// The room's ID.
     pub fn room_id(&self) -> &str {
-        &self.room_id
+        &self.id
     }
 
     pub(crate) fn shared_id(&self) -> &Arc<str> {
-        &self.room_id
+        &self.id
     }
 
     /// How many events the table holds; all numbers below are in use.
@@ -203,7 +203,7 @@ impl Room {
             ts: input.origin_server_ts,
             depth: input.depth,
             key,
-            event_type,
+            of_type: event_type,
             sender,
             auth_start: EventIx::from_index(auth_start).0,
             auth_len,
@@ -213,7 +213,7 @@ impl Room {
             kind,
             membership: decoded.membership,
             join_rule: decoded.join_rule,
-            flags: self.flags(input),
+            flags: flags(input),
         };
         if self.is_power_event(&event) {
             event.flags |= POWER_EVENT;
@@ -284,7 +284,7 @@ impl Room {
     /// If the number is not of this room.
     pub fn key_name(&self, key: KeyIx) -> (&str, &str) {
         let key = self.tables.key(key);
-        (self.tables.type_name(key.event_type), &key.state_key)
+        (self.tables.type_name(key.event_type), &key.name)
     }
 
     /// The state key that an event sets; `None` for a message event.
@@ -383,9 +383,9 @@ impl Room {
     fn is_in_this_room(&self, kind: Kind, input: &EventInput<'_>) -> bool {
         if self.rules.auth.room_id_is_create_hash && kind == Kind::Create {
             // A `room_id` on it is for the rules to reject; what counts is the ID made from it.
-            return input.event_id.strip_prefix('$') == self.room_id.strip_prefix('!');
+            return input.event_id.strip_prefix('$') == self.id.strip_prefix('!');
         }
-        input.room_id == Some(&*self.room_id)
+        input.room_id == Some(&*self.id)
     }
 
     fn resolve_auth_events(
@@ -403,7 +403,7 @@ impl Room {
         }
         // The room ID implies the create event, which nobody cites.
         if self.rules.auth.room_id_is_create_hash && kind != Kind::Create && self.create.is_none() {
-            missing.extend(self.room_id.strip_prefix('!').map(|hash| format!("${hash}")));
+            missing.extend(self.id.strip_prefix('!').map(|hash| format!("${hash}")));
         }
         if missing.is_empty() { Ok(auth) } else { Err(InsertError::MissingAuth(missing)) }
     }
@@ -425,27 +425,6 @@ impl Room {
                 .map_or(NONE, |parent| parent.0),
             _ => NONE,
         }
-    }
-
-    pub(crate) fn flags(&self, input: &EventInput<'_>) -> u8 {
-        let sender_domain = domain(input.sender);
-        let foreign =
-            input.state_key.is_some_and(|key| key.starts_with('@') && key != input.sender);
-        let own_domain = input.redacts.is_some_and(|redacted| {
-            domain(redacted).is_some() && domain(redacted) == domain(input.event_id)
-        });
-        let room_is_senders = input.room_id.and_then(domain) == sender_domain;
-        [
-            (REJECTED, input.rejected),
-            (HAS_PREV_EVENTS, !input.prev_events.is_empty()),
-            (HAS_ROOM_ID, input.room_id.is_some()),
-            (ROOM_IS_SENDERS, room_is_senders),
-            (FOREIGN_STATE_KEY, foreign),
-            (REDACTS_OWN_DOMAIN, own_domain),
-        ]
-        .into_iter()
-        .filter(|(_, set)| *set)
-        .fold(0, |flags, (flag, _)| flags | flag)
     }
 
     /// "A *power event* is a state event with type `m.room.power_levels` or `m.room.join_rules`,
@@ -472,7 +451,7 @@ impl Room {
             ts: input.origin_server_ts,
             depth: input.depth,
             key: NONE,
-            event_type: self.tables.type_of(input.event_type).unwrap_or(TypeIx(NONE)),
+            of_type: self.tables.type_of(input.event_type).unwrap_or(TypeIx(NONE)),
             sender: self.tables.user(input.sender).unwrap_or(UserIx(NONE)),
             auth_start: 0,
             auth_len: 0,
@@ -482,7 +461,28 @@ impl Room {
             kind: Kind::of(input.event_type),
             membership: Membership::Malformed,
             join_rule: JoinRule::Malformed,
-            flags: self.flags(input),
+            flags: flags(input),
         }
     }
+}
+
+/// What is known about an event from its envelope alone.
+fn flags(input: &EventInput<'_>) -> u8 {
+    let sender_domain = domain(input.sender);
+    let foreign = input.state_key.is_some_and(|key| key.starts_with('@') && key != input.sender);
+    let own_domain = input.redacts.is_some_and(|redacted| {
+        domain(redacted).is_some() && domain(redacted) == domain(input.event_id)
+    });
+    let room_is_senders = input.room_id.and_then(domain) == sender_domain;
+    [
+        (REJECTED, input.rejected),
+        (HAS_PREV_EVENTS, !input.prev_events.is_empty()),
+        (HAS_ROOM_ID, input.room_id.is_some()),
+        (ROOM_IS_SENDERS, room_is_senders),
+        (FOREIGN_STATE_KEY, foreign),
+        (REDACTS_OWN_DOMAIN, own_domain),
+    ]
+    .into_iter()
+    .filter(|(_, set)| *set)
+    .fold(0, |flags, (flag, _)| flags | flag)
 }

@@ -41,6 +41,7 @@ pub enum EventIdFormat {
 ///
 /// Spec: <https://spec.matrix.org/v1.19/rooms/v11/#redactions>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag per difference between versions")]
 pub struct RedactionRules {
     /// `aliases` of `m.room.aliases` (up to 5).
     pub keep_aliases: bool,

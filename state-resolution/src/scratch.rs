@@ -49,7 +49,7 @@ impl BitSet {
             at = at.checked_sub(1)?;
             word = self.words[at];
         }
-        let bit = 63 - word.leading_zeros();
+        let bit = word.ilog2();
         u32::try_from(at).ok().map(|at| at * 64 + bit)
     }
 }

@@ -148,13 +148,7 @@ impl StateMap {
         }
         self.key_bound = self.key_bound.max(key.0);
         self.event_bound = self.event_bound.max(event.0);
-        let mut root = match self.root.take() {
-            Some(root) => root,
-            None => {
-                self.height = 0;
-                Arc::new(Node::empty(0))
-            }
-        };
+        let mut root = self.root.take().unwrap_or_else(|| Arc::new(Node::empty(0)));
         while !covers(self.height, key.0) {
             // A fresh tree need not grow: a taller empty node does as well.
             let mut children = [const { None }; WIDTH];

@@ -18,7 +18,8 @@ pub(crate) const KEY_JOIN_RULES: KeyIx = KeyIx(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
     pub(crate) event_type: TypeIx,
-    pub(crate) state_key: Arc<str>,
+    /// The `state_key`.
+    pub(crate) name: Arc<str>,
     pub(crate) user: u32,
 }
 
@@ -123,7 +124,7 @@ impl Tables {
         } else {
             NONE
         };
-        self.keys.push(Key { event_type, state_key: name, user });
+        self.keys.push(Key { event_type, name, user });
         key
     }
 
@@ -151,7 +152,7 @@ impl Tables {
     /// Forgets everything that was named since `mark`.
     pub(crate) fn truncate(&mut self, mark: TablesMark) {
         for key in self.keys.drain(mark.keys.min(self.keys.len())..) {
-            self.by_type[key.event_type.index()].remove(&key.state_key);
+            self.by_type[key.event_type.index()].remove(&key.name);
             if let Some(user) = some(key.user) {
                 self.member_keys[user as usize] = NONE;
             }

@@ -4,7 +4,7 @@ use crate::{
     auth::{Power, Rejection, Rule, StateView, Subject, Verdict, View},
     content::{Authoriser, Content, JoinRule, Member, Membership, ThirdParty},
     grammar::is_user_id,
-    ids::UserIx,
+    ids::{EventIx, UserIx},
     power_levels::NamedLevel,
     room::Room,
 };
@@ -32,7 +32,7 @@ pub(super) fn check<S: StateView>(
         return Err(Rule::MemberIncomplete.into());
     }
     let target = room.tables.key(key);
-    if !is_user_id(&target.state_key) {
+    if !is_user_id(&target.name) {
         return Err(Rule::MemberTarget.into());
     }
     let member = match subject.content {
@@ -56,6 +56,10 @@ pub(super) fn check<S: StateView>(
         // "Otherwise, the membership is unknown. Reject."
         _ => Err(Rule::MembershipUnknown.into()),
     }
+}
+
+fn by_invitation(is_let_in: bool, join_rules: Option<EventIx>) -> Verdict {
+    if is_let_in { Ok(()) } else { Err(Rejection::by(Rule::JoinNotInvited, join_rules)) }
 }
 
 impl<S: StateView> Change<'_, S> {
@@ -85,8 +89,8 @@ impl<S: StateView> Change<'_, S> {
         match join_rule {
             // "If the `join_rule` is `invite` or `knock` then allow if membership state is
             // `invite` or `join`." (`knock` since version 7)
-            JoinRule::Invite => self.join_by_invitation(is_let_in, rule_event),
-            JoinRule::Knock if rules.knocking => self.join_by_invitation(is_let_in, rule_event),
+            JoinRule::Invite => by_invitation(is_let_in, rule_event),
+            JoinRule::Knock if rules.knocking => by_invitation(is_let_in, rule_event),
             // "If the `join_rule` is `restricted` or `knock_restricted`:" (since 8 and 10)
             JoinRule::Restricted if rules.restricted_join_rule => self.join_restricted(is_let_in),
             JoinRule::KnockRestricted if rules.knock_restricted_join_rule => {
@@ -97,10 +101,6 @@ impl<S: StateView> Change<'_, S> {
             // "Otherwise, reject."
             _ => Err(Rejection::by(Rule::JoinRuleClosed, rule_event)),
         }
-    }
-
-    fn join_by_invitation(&self, is_let_in: bool, rule_event: Option<crate::EventIx>) -> Verdict {
-        if is_let_in { Ok(()) } else { Err(Rejection::by(Rule::JoinNotInvited, rule_event)) }
     }
 
     fn join_restricted(&self, is_let_in: bool) -> Verdict {

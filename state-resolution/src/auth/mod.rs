@@ -33,7 +33,7 @@ use crate::{
 pub use rule::{Rejection, Rule, Verdict};
 pub(crate) use select::keys as select_keys;
 pub use signatures::{NoSignatures, Signatures};
-pub(crate) use view::{AuthEvents, Power, View, power};
+pub(crate) use view::{AuthEvents, Power, View, power, required};
 
 /// A state to check against: which event stands at a state key.
 pub trait StateView {
@@ -160,7 +160,7 @@ pub(crate) fn check(room: &Room, subject: &Subject<'_>, state: &impl StateView) 
     }
     // "If the event type's *required power level* is greater than the `sender`'s power level,
     // reject."
-    if Power::Level(view.required(levels, event)) > power {
+    if Power::Level(required(levels, event)) > power {
         return Err(Rejection::by(Rule::RequiredLevel, levels_event));
     }
     // "If the event has a `state_key` that starts with an `@` and does not match the `sender`,
@@ -191,7 +191,7 @@ fn aliases(room: &Room, subject: &Subject<'_>) -> Verdict {
     // "If event has no `state_key`, reject."
     let Some(key) = subject.event.key() else { return Err(Rule::AliasesStateKey.into()) };
     // "If sender's domain doesn't match `state_key`, reject."
-    if domain(subject.sender) != Some(&*room.tables.key(key).state_key) {
+    if domain(subject.sender) != Some(&*room.tables.key(key).name) {
         return Err(Rule::AliasesDomain.into());
     }
     // "Otherwise, allow."

@@ -48,12 +48,12 @@ mod create {
         rules: RoomVersionRules,
         change: impl Fn(&mut crate::EventInput<'_>),
     ) -> Option<Rule> {
-        verdict_with(rules, json!({"creator": CREATOR}), change)
+        verdict_with(rules, &json!({"creator": CREATOR}), change)
     }
 
     fn verdict_with(
         rules: RoomVersionRules,
-        content: Value,
+        content: &Value,
         change: impl Fn(&mut crate::EventInput<'_>),
     ) -> Option<Rule> {
         let hashed = rules.auth.room_id_is_create_hash;
@@ -111,7 +111,7 @@ mod create {
                 [(json!("1"), true), (json!("12"), true), (json!("x"), false), (json!(1), false)]
             {
                 let content = json!({"creator": CREATOR, "room_version": version});
-                let verdict = verdict_with(rules, content, |_| ());
+                let verdict = verdict_with(rules, &content, |_| ());
                 assert_eq!(verdict, (!accepted).then_some(CreateUnknownVersion));
             }
         }
@@ -120,7 +120,7 @@ mod create {
     #[test]
     fn names_the_creator_up_to_version_10() {
         for (number, rules) in (1..).zip(RoomVersionRules::ALL) {
-            let verdict = verdict_with(rules, json!({}), |_| ());
+            let verdict = verdict_with(rules, &json!({}), |_| ());
             assert_eq!(verdict, (number <= 10).then_some(CreateWithoutCreator));
         }
     }
@@ -136,9 +136,9 @@ mod create {
             (json!(null), false),
         ] {
             let content = json!({"creator": CREATOR, "additional_creators": list});
-            let v12 = verdict_with(RoomVersionRules::V12, content.clone(), |_| ());
+            let v12 = verdict_with(RoomVersionRules::V12, &content, |_| ());
             assert_eq!(v12, (!valid).then_some(CreateAdditionalCreators), "{list}");
-            assert_eq!(verdict_with(RoomVersionRules::V11, content, |_| ()), None);
+            assert_eq!(verdict_with(RoomVersionRules::V11, &content, |_| ()), None);
         }
     }
 }

@@ -85,14 +85,14 @@ impl<'a, S: StateView> View<'a, S> {
     pub(crate) fn power(&self, levels: Levels<'_>, user: UserIx) -> Power {
         power(self.create, levels.map(|(_, levels)| levels), user)
     }
+}
 
-    /// "A given event type has an associated *required power level*."
-    pub(crate) fn required(&self, levels: Levels<'_>, event: &Event) -> i64 {
-        static DEFAULTS: std::sync::LazyLock<PowerLevels> =
-            std::sync::LazyLock::new(PowerLevels::default);
-        let event_type = (event.event_type != TypeIx(NONE)).then_some(event.event_type);
-        levels.map_or(&*DEFAULTS, |(_, levels)| levels).required(event_type, event.key().is_some())
-    }
+/// "A given event type has an associated *required power level*."
+pub(crate) fn required(levels: Levels<'_>, event: &Event) -> i64 {
+    static DEFAULTS: std::sync::LazyLock<PowerLevels> =
+        std::sync::LazyLock::new(PowerLevels::default);
+    let event_type = (event.of_type != TypeIx(NONE)).then_some(event.of_type);
+    levels.map_or(&*DEFAULTS, |(_, levels)| levels).required(event_type, event.key().is_some())
 }
 
 /// The level `user` acts with.

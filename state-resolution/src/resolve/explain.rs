@@ -143,7 +143,7 @@ impl Room {
             match candidates.iter_mut().find(|candidate| candidate.event == event) {
                 Some(candidate) => candidate.in_states.push(number),
                 None => {
-                    candidates.push(Candidate { event, in_states: vec![number], attempt: None })
+                    candidates.push(Candidate { event, in_states: vec![number], attempt: None });
                 }
             }
         }

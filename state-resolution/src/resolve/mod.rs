@@ -116,18 +116,18 @@ impl Room {
         }
         self.check_keys(states, keys)?;
         scratch.reserve(self.len(), self.key_count());
-        let mut stats = ResolveStats { conflicted_keys: keys.len(), ..ResolveStats::default() };
+        let mut done = ResolveStats { conflicted_keys: keys.len(), ..ResolveStats::default() };
         let accepted = match self.rules().resolution.algorithm {
             Algorithm::V1 => v1::resolve(self, states, keys, scratch),
             Algorithm::V2 | Algorithm::V2_1 => {
                 let set = self.conflicted_set(states, keys, scratch);
-                stats.full_conflicted_set = set.len();
+                done.full_conflicted_set = set.len();
                 let conflict = v2::Conflict { room: self, base: first, keys, set: &set };
                 match cache {
                     None => conflict.resolve(scratch, None),
                     Some(cache) => {
                         let (accepted, cached) = cache.resolve(&conflict, scratch);
-                        stats.cached = cached;
+                        done.cached = cached;
                         accepted
                     }
                 }
@@ -135,7 +135,7 @@ impl Room {
         };
         let state = apply(first, keys, &accepted);
         let closest = closest(states, keys, &state);
-        Ok(Resolved { state, closest, stats })
+        Ok(Resolved { state, closest, stats: done })
     }
 
     /// The full conflicted set of states that differ at `keys`, in ascending order.

@@ -126,9 +126,8 @@ fn sender_power(room: &Room, ix: EventIx) -> Power {
     } else {
         cited().or(room.create_event())
     };
-    let create = match create.map(|create| room.content(create)) {
-        Some(Content::Create(create)) => create,
-        _ => return Power::Level(0),
+    let Some(Content::Create(create)) = create.map(|create| room.content(create)) else {
+        return Power::Level(0);
     };
     let levels = match event.power_levels().map(|levels| room.content(levels)) {
         Some(Content::PowerLevels(levels)) => Some(levels),

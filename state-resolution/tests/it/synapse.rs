@@ -51,7 +51,7 @@ fn random_rooms_of_version_1_resolve_as_by_synapse() {
         let chances = if seed % 2 == 0 { Chances::WILD } else { Chances::TAME };
         let mut sim = Sim::new(RoomVersionRules::V1, seed, chances);
         sim.grow(50);
-        let states = sim.some_states(2 + seed as usize % 3);
+        let states = sim.some_states(2 + usize::try_from(seed % 3).unwrap());
         let refs: Vec<&StateMap> = states.iter().collect();
         let resolved = sim.room.resolve(&refs, &mut sim.scratch).unwrap().state;
         interesting += usize::from(!states.contains(&resolved));
@@ -59,7 +59,8 @@ fn random_rooms_of_version_1_resolve_as_by_synapse() {
         let events: Vec<Value> = sim.pdus.iter().map(pdu).collect();
         let states: Vec<_> = names.iter().map(list).collect();
         let room = json!({"room_id": sim.room.room_id(), "events": events, "states": states});
-        input += &format!("{room}\n");
+        input += &room.to_string();
+        input.push('\n');
         expected.push(named(&sim.room, &resolved));
     }
     let mut child = Command::new(python)

@@ -6,6 +6,7 @@
     missing_docs,
     unreachable_pub,
     clippy::indexing_slicing,
+    clippy::unwrap_used,
     reason = "each user takes a part"
 )]
 

@@ -95,21 +95,22 @@ pub fn difference(pdus: &Pdus, states: &[Named], includes_own: bool) -> BTreeSet
 pub fn subgraph(pdus: &Pdus, ids: &[OwnedEventId]) -> BTreeSet<OwnedEventId> {
     let below = chain(pdus, ids.iter().cloned());
     let mut leads: HashMap<OwnedEventId, bool> = HashMap::new();
-    fn leads_to(
-        pdus: &Pdus,
-        ids: &[OwnedEventId],
-        id: &OwnedEventId,
-        known: &mut HashMap<OwnedEventId, bool>,
-    ) -> bool {
-        if let Some(known) = known.get(id) {
-            return *known;
-        }
-        let auth = &pdus[id].auth;
-        let leads = auth.iter().any(|auth| ids.contains(auth))
-            || auth.iter().any(|auth| leads_to(pdus, ids, auth, known));
-        known.insert(id.clone(), leads);
-        leads
-    }
     let between = below.into_iter().filter(|id| leads_to(pdus, ids, id, &mut leads));
     between.chain(ids.iter().cloned()).collect()
+}
+
+fn leads_to(
+    pdus: &Pdus,
+    ids: &[OwnedEventId],
+    id: &OwnedEventId,
+    known: &mut HashMap<OwnedEventId, bool>,
+) -> bool {
+    if let Some(known) = known.get(id) {
+        return *known;
+    }
+    let auth = &pdus[id].auth;
+    let leads = auth.iter().any(|auth| ids.contains(auth))
+        || auth.iter().any(|auth| leads_to(pdus, ids, auth, known));
+    known.insert(id.clone(), leads);
+    leads
 }

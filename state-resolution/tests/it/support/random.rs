@@ -1,6 +1,6 @@
 //! A small generator of random numbers, the same on every machine.
 
-/// SplitMix64.
+/// `SplitMix64`.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
