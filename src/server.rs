@@ -6,9 +6,10 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
+    rooms::{Profile, Rooms, keys::ServerKey},
     shutdown::Stopping,
     storage::{Db, StorageError},
-    users::session::Sessions,
+    users::{Profiles, session::Sessions},
 };
 
 /// A homeserver, ready to answer requests.
@@ -19,6 +20,7 @@ pub(crate) struct Server {
 /// What handlers may ask for with `State`.
 #[derive(Clone)]
 pub(crate) struct Areas {
+    rooms: Rooms,
     sessions: Sessions,
 }
 
@@ -33,6 +35,7 @@ macro_rules! areas {
 }
 
 areas! {
+    rooms: Rooms,
     sessions: Sessions,
 }
 
@@ -42,13 +45,29 @@ impl Server {
     /// # Errors
     /// [`StorageError`] if what must be read at start can't be.
     pub(crate) async fn start(
-        _config: &Config,
+        config: &Config,
         db: Db,
-        _clock: Clock,
-        _random: Random,
+        clock: Clock,
+        random: Random,
         _stopping: Stopping,
     ) -> Result<Self, StorageError> {
-        Ok(Self { areas: Areas { sessions: Sessions::new(db) } })
+        let key = ServerKey::load(&db, &random, &config.server_name).await?;
+        let profiles = Profiles::new(db.clone());
+        let rooms = Rooms::new(
+            db.clone(),
+            clock,
+            random,
+            key,
+            Box::new(move |user| {
+                let profiles = profiles.clone();
+                Box::pin(async move {
+                    let profile = profiles.get(user).await?;
+                    Ok(Profile { displayname: profile.displayname, avatar_url: profile.avatar_url })
+                })
+            }),
+        );
+        tokio::spawn(rooms.clone().run_profile_updates());
+        Ok(Self { areas: Areas { rooms, sessions: Sessions::new(db) } })
     }
 
     /// Every endpoint.

@@ -9,7 +9,9 @@ use axum::{
 };
 use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 
-use super::client::versions;
+use super::client::{
+    create_room, room_aliases, room_events, room_history, room_membership, versions,
+};
 use crate::server::Areas;
 
 /// All endpoints of the server, without what every request passes through.
@@ -18,7 +20,45 @@ pub(crate) fn routes(areas: Areas) -> Router {
         .add::<ruma::api::client::discovery::get_supported_versions::Request, _, _>(
             versions::get_versions,
         );
+    let routes = rooms(routes);
     routes.router.with_state(areas)
+}
+
+/// Rooms: creating, being in them, sending, reading.
+fn rooms(routes: Routes) -> Routes {
+    use ruma::api::client::{
+        alias, context, directory, knock, membership, message, redact, room, state,
+    };
+    routes
+        .add::<room::create_room::v3::Request, _, _>(create_room::create_room)
+        .add::<membership::joined_rooms::v3::Request, _, _>(room_membership::get_joined_rooms)
+        .add::<membership::join_room_by_id::v3::Request, _, _>(room_membership::join_by_id)
+        .add::<membership::join_room_by_id_or_alias::v3::Request, _, _>(
+            room_membership::join_by_id_or_alias,
+        )
+        .add::<knock::knock_room::v3::Request, _, _>(room_membership::knock)
+        .add::<membership::leave_room::v3::Request, _, _>(room_membership::leave)
+        .add::<membership::invite_user::v3::Request, _, _>(room_membership::invite)
+        .add::<membership::kick_user::v3::Request, _, _>(room_membership::kick)
+        .add::<membership::ban_user::v3::Request, _, _>(room_membership::ban)
+        .add::<membership::unban_user::v3::Request, _, _>(room_membership::unban)
+        .add::<membership::forget_room::v3::Request, _, _>(room_membership::forget)
+        .add::<message::send_message_event::v3::Request, _, _>(room_events::send_message)
+        .add::<redact::redact_event::v3::Request, _, _>(room_events::redact)
+        .add::<state::send_state_event::v3::Request, _, _>(room_events::send_state)
+        .add::<state::get_state_events::v3::Request, _, _>(room_events::get_state)
+        .add::<state::get_state_event_for_key::v3::Request, _, _>(room_events::get_state_event)
+        .add::<room::get_room_event::v3::Request, _, _>(room_events::get_event)
+        .add::<context::get_context::v3::Request, _, _>(room_events::get_event_context)
+        .add::<message::get_message_events::v3::Request, _, _>(room_history::get_messages)
+        .add::<membership::get_member_events::v3::Request, _, _>(room_history::get_members)
+        .add::<membership::joined_members::v3::Request, _, _>(room_history::get_joined_members)
+        .add::<alias::create_alias::v3::Request, _, _>(room_aliases::put_alias)
+        .add::<alias::get_alias::v3::Request, _, _>(room_aliases::resolve_alias)
+        .add::<alias::delete_alias::v3::Request, _, _>(room_aliases::remove_alias)
+        .add::<room::aliases::v3::Request, _, _>(room_aliases::list_aliases)
+        .add::<directory::get_room_visibility::v3::Request, _, _>(room_aliases::get_visibility)
+        .add::<directory::set_room_visibility::v3::Request, _, _>(room_aliases::set_visibility)
 }
 
 /// Routes by ruma's request types: method and paths come from the type.

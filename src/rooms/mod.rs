@@ -35,7 +35,7 @@ use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 
 pub(crate) use create::{NewRoom, Preset};
 pub(crate) use error::RoomError;
-pub(crate) use event::Draft;
+pub(crate) use event::{Draft, content};
 pub(crate) use filter::EventFilter;
 pub(crate) use membership::Change;
 pub(crate) use profile::Profile;
