@@ -8,8 +8,10 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
+    rooms::{Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
     storage::{Db, StorageError},
+    sync::Sync,
     users::{AccountData, AccountError, Accounts, Filters, Profiles, activity, session::Sessions},
 };
 
@@ -29,6 +31,10 @@ pub(crate) struct Areas {
     profiles: Profiles,
     account_data: AccountData,
     filters: Filters,
+    rooms: Rooms,
+    typing: Typing,
+    receipts: Receipts,
+    sync: Sync,
 }
 
 macro_rules! areas {
@@ -50,6 +56,10 @@ areas! {
     profiles: Profiles,
     account_data: AccountData,
     filters: Filters,
+    rooms: Rooms,
+    typing: Typing,
+    receipts: Receipts,
+    sync: Sync,
 }
 
 /// Why a server does not start.
@@ -58,6 +68,9 @@ pub(crate) enum StartError {
     /// Accounts can't be served as configured, or not be read.
     #[error("cannot serve accounts")]
     Accounts(#[from] AccountError),
+    /// What must be read at start can't be.
+    #[error("cannot read the database")]
+    Storage(#[from] StorageError),
 }
 
 impl Server {
@@ -73,18 +86,30 @@ impl Server {
         stopping: Stopping,
     ) -> Result<Self, StartError> {
         let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
-        let accounts = Accounts::new(config, db.clone(), clock.clone(), random, sessions.clone())?;
+        let accounts =
+            Accounts::new(config, db.clone(), clock.clone(), random.clone(), sessions.clone())?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
-        tokio::spawn(activity::keep_writing(sessions.clone(), stopping));
+        tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
+        let profiles = Profiles::new(db.clone());
+        let key = ServerKey::load(&db, &random, &config.server_name).await?;
+        let rooms = Rooms::new(db.clone(), clock.clone(), random, key, member_profiles(&profiles));
+        tokio::spawn(rooms.clone().run_profile_updates());
+        let typing = Typing::new(db.clone());
+        let receipts = Receipts::new(db.clone(), clock.clone());
+        let sync = Sync::new(db.clone(), rooms.clone(), typing.clone(), receipts.clone(), stopping);
         Ok(Self {
             areas: Areas {
                 config: Arc::new(config.clone()),
                 clock,
                 sessions,
                 accounts,
-                profiles: Profiles::new(db.clone()),
+                profiles,
                 account_data: AccountData::new(db.clone()),
                 filters: Filters::new(db.clone()),
+                rooms,
+                typing,
+                receipts,
+                sync,
                 db,
             },
         })
@@ -103,4 +128,16 @@ impl Server {
     pub(crate) fn router(&self) -> Router {
         router::routes(self.areas.clone())
     }
+}
+
+/// Names and pictures for member events.
+fn member_profiles(profiles: &Profiles) -> crate::rooms::Profiles {
+    let profiles = profiles.clone();
+    Box::new(move |user| {
+        let profiles = profiles.clone();
+        Box::pin(async move {
+            let profile = profiles.get(user).await?;
+            Ok(Profile { displayname: profile.displayname, avatar_url: profile.avatar_url })
+        })
+    })
 }

@@ -18,7 +18,9 @@ use ruma::api::{
 };
 
 use crate::{
+    rooms::RoomError,
     storage::StorageError,
+    sync::SyncError,
     users::{
         AccountDataError, AccountError, FilterError, ProfileError, limits::LimitExceeded,
         mail::MailError, password::PasswordError, session::AuthError,
@@ -81,6 +83,11 @@ impl ApiError {
         Self::new(ErrorKind::NotFound, message)
     }
 
+    /// 400 `M_BAD_JSON`.
+    pub(crate) fn bad_json(message: impl Display) -> Self {
+        Self::new(ErrorKind::BadJson, message)
+    }
+
     /// 400 `M_INVALID_PARAM`.
     pub(crate) fn invalid_param(message: impl Display) -> Self {
         Self::new(ErrorKind::InvalidParam, message)
@@ -129,6 +136,47 @@ impl IntoResponse for ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         Self::internal(&error)
+    }
+}
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        let kind = match &error {
+            RoomError::UnknownRoom { .. }
+            | RoomError::RemoteRoom { .. }
+            | RoomError::UnknownEvent { .. }
+            | RoomError::NoSuchState
+            | RoomError::UnknownAlias { .. } => ErrorKind::NotFound,
+            RoomError::AliasTaken { creating: true, .. } => ErrorKind::RoomInUse,
+            RoomError::AliasTaken { creating: false, .. } => {
+                return Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, &error);
+            }
+            RoomError::RemoteUser { .. }
+            | RoomError::NotInRoom { .. }
+            | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
+            RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
+            RoomError::BadState { .. } => ErrorKind::BadState,
+            RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
+            RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,
+            RoomError::BadEvent { .. } => ErrorKind::BadJson,
+            RoomError::InvalidParam { .. } => ErrorKind::InvalidParam,
+            RoomError::BadAlias { .. } => ErrorKind::BadAlias,
+            RoomError::TooLarge { .. } => ErrorKind::TooLarge,
+            RoomError::Storage(_) | RoomError::NotLoaded { .. } | RoomError::Corrupt { .. } => {
+                return Self::internal(&error);
+            }
+        };
+        Self::new(kind, &error)
+    }
+}
+
+impl From<SyncError> for ApiError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::FromTheFuture => Self::invalid_param(error),
+            SyncError::Storage(error) => error.into(),
+            SyncError::Room(error) => error.into(),
+        }
     }
 }
 

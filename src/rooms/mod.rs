@@ -36,7 +36,7 @@ use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 
 pub(crate) use create::{DEFAULT_VERSION, NewRoom, Preset, SUPPORTED_VERSIONS};
 pub(crate) use error::RoomError;
-pub(crate) use event::Draft;
+pub(crate) use event::{Draft, content};
 pub(crate) use filter::EventFilter;
 pub(crate) use membership::Change;
 pub(crate) use profile::Profile;

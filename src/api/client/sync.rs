@@ -1,0 +1,45 @@
+//! What happened since the last time.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use ruma::api::client::sync::sync_events::v3::{Filter, Request};
+
+use crate::{
+    api::{error::ApiError, extract::Client},
+    sync::{self, Sync, SyncFilter, token::SyncToken},
+    users::Filters,
+};
+
+/// `GET /_matrix/client/v3/sync`
+pub(crate) async fn sync_events(
+    State(sync): State<Sync>,
+    State(filters): State<Filters>,
+    Client { session, request, .. }: Client<Request>,
+) -> Result<Response, ApiError> {
+    let since: Option<SyncToken> = match request.since.as_deref() {
+        // Some clients send an empty token at first.
+        None | Some("") => None,
+        Some(text) => Some(text.parse().map_err(ApiError::invalid_param)?),
+    };
+    let filter = match request.filter {
+        None => SyncFilter::default(),
+        Some(Filter::FilterDefinition(filter)) => filter.into(),
+        Some(Filter::FilterId(id)) => filters
+            .get(session.user, &id)
+            .await?
+            .ok_or_else(|| ApiError::invalid_param("there is no filter of that ID"))?
+            .into(),
+        Some(_) => return Err(ApiError::invalid_param("this is no filter")),
+    };
+    let request = sync::Request {
+        since,
+        filter,
+        full_state: request.full_state,
+        use_state_after: request.use_state_after,
+        timeout: request.timeout.unwrap_or_default(),
+    };
+    Ok(Json(sync.v3(&session, &request).await?).into_response())
+}
