@@ -224,7 +224,9 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidUsername { .. } => Self::new(ErrorKind::InvalidUsername, error),
             AccountError::UserInUse => Self::new(ErrorKind::UserInUse, error),
             AccountError::MissingParam { .. } => Self::new(ErrorKind::MissingParam, error),
-            AccountError::InvalidParam { .. } => Self::invalid_param(error),
+            AccountError::InvalidParam { .. } | AccountError::Mail(MailError::Address(_)) => {
+                Self::invalid_param(error)
+            }
             AccountError::RegistrationDisabled
             | AccountError::GuestsDisabled
             | AccountError::BadCredentials
@@ -246,7 +248,6 @@ impl From<AccountError> for ApiError {
             }
             AccountError::Limit(error) => error.into(),
             AccountError::Password(error) => error.into(),
-            AccountError::Mail(MailError::Address(_)) => Self::invalid_param(error),
             AccountError::Mail(error) => Self::internal(&error),
             AccountError::Auth(error) => error.into(),
             AccountError::Busy => busy(),

@@ -154,17 +154,14 @@ impl AccountData {
                 return Err(AccountDataError::NotAnObject);
             }
             let mut batch = Batch::new();
-            match &old {
-                Some(old) => {
-                    ACCOUNT_DATA.require_equals(&mut batch, &key, old);
-                    // One change row per type: what changed since a position is read by a scan
-                    // that does not grow with how often it changed.
-                    ACCOUNT_DATA_CHANGES.delete(&mut batch, &(user, old.position));
-                }
-                None => {
-                    self.check_count(user, room).await?;
-                    ACCOUNT_DATA.require_absent(&mut batch, &key);
-                }
+            if let Some(old) = &old {
+                ACCOUNT_DATA.require_equals(&mut batch, &key, old);
+                // One change row per type: what changed since a position is read by a scan
+                // that does not grow with how often it changed.
+                ACCOUNT_DATA_CHANGES.delete(&mut batch, &(user, old.position));
+            } else {
+                self.check_count(user, room).await?;
+                ACCOUNT_DATA.require_absent(&mut batch, &key);
             }
             let position = self.db.position().await?;
             let datum = AccountDatum { position: position.value(), content };

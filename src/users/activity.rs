@@ -36,7 +36,7 @@ const WRITTEN_AT_ONCE: usize = 1_000;
 type Waiting = HashMap<(UserNumber, OwnedDeviceId), Activity>;
 
 /// How often what was noted is written.
-const WRITE_EVERY: Duration = Duration::from_secs(60);
+const WRITE_EVERY: Duration = Duration::from_mins(1);
 
 /// Writes what was noted now and then, and once more when the server stops.
 pub(crate) async fn keep_writing(sessions: Sessions, stopping: Stopping) {

@@ -38,7 +38,7 @@ enum Counted {
 /// How many counters are kept; the least used ones are forgotten first.
 const MAX_COUNTERS: u64 = 100_000;
 /// After this time without attempts a counter is full again at any sensible rate.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// The counters of this process.
 #[derive(Clone)]

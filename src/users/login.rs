@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// How long a login token can be used; the spec recommends two minutes at most.
-pub(crate) const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+pub(crate) const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
 /// How long an `OpenID` token can be used.
-pub(crate) const OPENID_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+pub(crate) const OPENID_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 /// The longest name that is looked for.
 const MAX_NAME_BYTES: usize = 255;
 

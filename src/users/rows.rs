@@ -28,6 +28,7 @@ mod number {
 }
 
 /// A local account.
+#[expect(clippy::struct_excessive_bools, reason = "a record: each says something of its own")]
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Account {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long an access token lives whose client can refresh it.
-pub(crate) const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+pub(crate) const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 /// How many tokens are kept in memory.
 const CACHED_TOKENS: u64 = 50_000;
 /// The longest device ID.
@@ -260,18 +260,15 @@ impl Sessions {
             }
             None => Ended::default(),
         };
-        let mut device = match &old {
-            Some(old) => {
-                DEVICES.require_equals(batch, &key, old);
-                old.0.clone()
-            }
-            None => {
-                DEVICES.require_absent(batch, &key);
-                Device {
-                    display_name: new.display_name.map(cut),
-                    created_ms: shared.clock.now_ms(),
-                    tokens_given: 0,
-                }
+        let mut device = if let Some(old) = &old {
+            DEVICES.require_equals(batch, &key, old);
+            old.0.clone()
+        } else {
+            DEVICES.require_absent(batch, &key);
+            Device {
+                display_name: new.display_name.map(cut),
+                created_ms: shared.clock.now_ms(),
+                tokens_given: 0,
             }
         };
         device.tokens_given += 1;

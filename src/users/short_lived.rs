@@ -120,7 +120,7 @@ mod tests {
         }
         assert!(facts.get(&key("test", "a")).await.unwrap().is_some());
         assert!(facts.get(&key("other", "a")).await.unwrap().is_none());
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         assert!(facts.get(&key("test", "a")).await.unwrap().is_none());
         facts.sweep().await.unwrap();
         assert!(SHORT_LIVED.scan(&db, &Range::all(), 9).await.unwrap().is_empty());

@@ -39,10 +39,9 @@ impl TokenUse {
 
     /// A new token.
     pub(crate) fn generate(self, random: &Random) -> String {
-        let mut token = format!("{}{}", self.prefix(), random.token::<SECRET_BYTES>());
-        let checksum = crc32fast::hash(token.as_bytes());
-        token.push_str(&format!("_{checksum:08x}"));
-        token
+        let signed = format!("{}{}", self.prefix(), random.token::<SECRET_BYTES>());
+        let checksum = crc32fast::hash(signed.as_bytes());
+        format!("{signed}_{checksum:08x}")
     }
 
     /// The hash under which `token` is stored; none if it can't be a token of this kind.

@@ -89,29 +89,26 @@ impl Accounts {
             Some(id) => self.uia_session(id).await?,
             None => None,
         };
-        let (id, row, mut session) = match (asked, found) {
-            (Some(id), Some((row, session))) => {
-                // Spec: "the homeserver should check that the session is for the same request"; so
-                // nobody can have another request approved than the one that was shown.
-                let same = session.endpoint == demand.endpoint
-                    && session.user == demand.user.map(|user| user.0)
-                    && session.body == demand.body;
-                if !same {
-                    return Err(AccountError::UiaChanged);
-                }
-                (id.to_owned(), Some(row), session)
+        let (id, row, mut session) = if let (Some(id), Some((row, session))) = (asked, found) {
+            // Spec: "the homeserver should check that the session is for the same request"; so
+            // nobody can have another request approved than the one that was shown.
+            let same = session.endpoint == demand.endpoint
+                && session.user == demand.user.map(|user| user.0)
+                && session.body == demand.body;
+            if !same {
+                return Err(AccountError::UiaChanged);
             }
+            (id.to_owned(), Some(row), session)
+        } else {
             // A stage may be passed at once, without asking for a session first; and whoever comes
             // with one that has expired begins anew.
-            _ => {
-                let session = UiaSession {
-                    endpoint: demand.endpoint.to_owned(),
-                    body: demand.body,
-                    user: demand.user.map(|user| user.0),
-                    ..UiaSession::default()
-                };
-                (self.shared.random.token::<18>(), None, session)
-            }
+            let session = UiaSession {
+                endpoint: demand.endpoint.to_owned(),
+                body: demand.body,
+                user: demand.user.map(|user| user.0),
+                ..UiaSession::default()
+            };
+            (self.shared.random.token::<18>(), None, session)
         };
 
         let before = session.clone();
@@ -219,15 +216,12 @@ impl Accounts {
                 }
             }
             AuthData::EmailIdentity(data) => {
-                match self.proved_email(&data.thirdparty_id_creds).await? {
-                    Some(email) => {
-                        session.email = Some(email);
-                        Ok(())
-                    }
-                    None => {
-                        let message = "The e-mail address has not been validated";
-                        Err(Failure { kind: ErrorKind::ThreepidAuthFailed, message })
-                    }
+                if let Some(email) = self.proved_email(&data.thirdparty_id_creds).await? {
+                    session.email = Some(email);
+                    Ok(())
+                } else {
+                    let message = "The e-mail address has not been validated";
+                    Err(Failure { kind: ErrorKind::ThreepidAuthFailed, message })
                 }
             }
             _ => {

@@ -386,8 +386,9 @@ async fn scripts_register_with_the_shared_secret() {
     let nonce = answer["nonce"].as_str().unwrap();
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(b"shared").unwrap();
     mac.update(format!("{nonce}\0alice\0secret\0admin").as_bytes());
-    let mac: String =
+    let mac: Vec<String> =
         mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mac = mac.concat();
     let mut body = json!({
         "nonce": nonce, "username": "alice", "password": "secret", "admin": false, "mac": mac,
     });
@@ -433,7 +434,7 @@ async fn others_ask_who_an_openid_token_names() {
     assert_eq!(ask(token.clone()).await.1, json!({ "sub": "@alice:localhost" }));
     assert_eq!(refused(&ask("guess".into()).await), (401, "M_UNKNOWN_TOKEN"));
     assert_eq!(refused(&ask(alice.token.clone()).await), (401, "M_UNKNOWN_TOKEN"));
-    server.clock.advance(std::time::Duration::from_secs(3600));
+    server.clock.advance(std::time::Duration::from_hours(1));
     assert_eq!(refused(&ask(token).await), (401, "M_UNKNOWN_TOKEN"));
 }
 
