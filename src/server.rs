@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::FromRef};
+use futures::future::BoxFuture;
 
 use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
+    rooms::{Profile, Rooms, keys::ServerKey},
     shutdown::Stopping,
     storage::{Db, StorageError},
     users::{AccountData, AccountError, Accounts, Filters, Profiles, activity, session::Sessions},
@@ -29,6 +31,7 @@ pub(crate) struct Areas {
     profiles: Profiles,
     account_data: AccountData,
     filters: Filters,
+    rooms: Rooms,
 }
 
 macro_rules! areas {
@@ -50,6 +53,7 @@ areas! {
     profiles: Profiles,
     account_data: AccountData,
     filters: Filters,
+    rooms: Rooms,
 }
 
 /// Why a server does not start.
@@ -58,6 +62,9 @@ pub(crate) enum StartError {
     /// Accounts can't be served as configured, or not be read.
     #[error("cannot serve accounts")]
     Accounts(#[from] AccountError),
+    /// The signing key can't be read or made.
+    #[error("cannot read or make the signing key")]
+    SigningKey(#[source] StorageError),
 }
 
 impl Server {
@@ -73,18 +80,36 @@ impl Server {
         stopping: Stopping,
     ) -> Result<Self, StartError> {
         let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
-        let accounts = Accounts::new(config, db.clone(), clock.clone(), random, sessions.clone())?;
+        let accounts =
+            Accounts::new(config, db.clone(), clock.clone(), random.clone(), sessions.clone())?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping));
+        let key = ServerKey::load(&db, &random, &config.server_name)
+            .await
+            .map_err(StartError::SigningKey)?;
+        let profiles = Profiles::new(db.clone());
+        let profile_of = {
+            let profiles = profiles.clone();
+            Box::new(move |user| -> BoxFuture<'static, Result<Profile, StorageError>> {
+                let profiles = profiles.clone();
+                Box::pin(async move {
+                    let found = profiles.get(user).await?;
+                    Ok(Profile { displayname: found.displayname, avatar_url: found.avatar_url })
+                })
+            })
+        };
+        let rooms = Rooms::new(db.clone(), clock.clone(), random, key, profile_of);
+        tokio::spawn(rooms.clone().run_profile_updates());
         Ok(Self {
             areas: Areas {
                 config: Arc::new(config.clone()),
                 clock,
                 sessions,
                 accounts,
-                profiles: Profiles::new(db.clone()),
+                profiles,
                 account_data: AccountData::new(db.clone()),
                 filters: Filters::new(db.clone()),
+                rooms,
                 db,
             },
         })

@@ -18,6 +18,7 @@ use ruma::api::{
 };
 
 use crate::{
+    rooms::RoomError,
     storage::StorageError,
     users::{
         AccountDataError, AccountError, FilterError, ProfileError, limits::LimitExceeded,
@@ -79,6 +80,11 @@ impl ApiError {
     /// 404 `M_NOT_FOUND`.
     pub(crate) fn not_found(message: impl Display) -> Self {
         Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// 400 `M_BAD_JSON`.
+    pub(crate) fn bad_json(message: impl Display) -> Self {
+        Self::new(ErrorKind::BadJson, message)
     }
 
     /// 400 `M_INVALID_PARAM`.
@@ -247,6 +253,37 @@ impl From<FilterError> for ApiError {
             FilterError::TooMany => Self::forbidden(&error),
             FilterError::Storage(_) => Self::internal(&error),
         }
+    }
+}
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        let kind = match &error {
+            RoomError::UnknownRoom { .. }
+            | RoomError::RemoteRoom { .. }
+            | RoomError::UnknownEvent { .. }
+            | RoomError::NoSuchState
+            | RoomError::UnknownAlias { .. } => ErrorKind::NotFound,
+            RoomError::AliasTaken { creating: true, .. } => ErrorKind::RoomInUse,
+            RoomError::AliasTaken { creating: false, .. } => {
+                return Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, &error);
+            }
+            RoomError::RemoteUser { .. }
+            | RoomError::NotInRoom { .. }
+            | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
+            RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
+            RoomError::BadState { .. } => ErrorKind::BadState,
+            RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
+            RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,
+            RoomError::BadEvent { .. } => ErrorKind::BadJson,
+            RoomError::InvalidParam { .. } => ErrorKind::InvalidParam,
+            RoomError::BadAlias { .. } => ErrorKind::BadAlias,
+            RoomError::TooLarge { .. } => ErrorKind::TooLarge,
+            RoomError::Storage(_) | RoomError::NotLoaded { .. } | RoomError::Corrupt { .. } => {
+                return Self::internal(&error);
+            }
+        };
+        Self::new(kind, &error)
     }
 }
 

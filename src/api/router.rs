@@ -11,8 +11,8 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 
 use super::{
     client::{
-        account, account_data, admin, capabilities, device, filter, login, profile, register,
-        threepid, versions,
+        account, account_data, admin, capabilities, create_room, device, filter, login, profile,
+        register, room_aliases, room_events, room_history, room_membership, threepid, versions,
     },
     server,
 };
@@ -21,7 +21,8 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    accounts(routes).router.with_state(areas)
+    let routes = accounts(routes);
+    rooms(routes).router.with_state(areas)
 }
 
 /// Accounts, devices, profiles, account data.
@@ -101,6 +102,43 @@ fn accounts(routes: Routes) -> Routes {
         .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
         .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
         .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
+}
+
+/// Rooms: creating, being in them, sending, reading.
+fn rooms(routes: Routes) -> Routes {
+    use ruma::api::client::{
+        alias, context, directory, knock, membership, message, redact, room, state,
+    };
+    routes
+        .add::<room::create_room::v3::Request, _, _>(create_room::create_room)
+        .add::<membership::joined_rooms::v3::Request, _, _>(room_membership::get_joined_rooms)
+        .add::<membership::join_room_by_id::v3::Request, _, _>(room_membership::join_by_id)
+        .add::<membership::join_room_by_id_or_alias::v3::Request, _, _>(
+            room_membership::join_by_id_or_alias,
+        )
+        .add::<knock::knock_room::v3::Request, _, _>(room_membership::knock)
+        .add::<membership::leave_room::v3::Request, _, _>(room_membership::leave)
+        .add::<membership::invite_user::v3::Request, _, _>(room_membership::invite)
+        .add::<membership::kick_user::v3::Request, _, _>(room_membership::kick)
+        .add::<membership::ban_user::v3::Request, _, _>(room_membership::ban)
+        .add::<membership::unban_user::v3::Request, _, _>(room_membership::unban)
+        .add::<membership::forget_room::v3::Request, _, _>(room_membership::forget)
+        .add::<message::send_message_event::v3::Request, _, _>(room_events::send_message)
+        .add::<redact::redact_event::v3::Request, _, _>(room_events::redact)
+        .add::<state::send_state_event::v3::Request, _, _>(room_events::send_state)
+        .add::<state::get_state_events::v3::Request, _, _>(room_events::get_state)
+        .add::<state::get_state_event_for_key::v3::Request, _, _>(room_events::get_state_event)
+        .add::<room::get_room_event::v3::Request, _, _>(room_events::get_event)
+        .add::<context::get_context::v3::Request, _, _>(room_events::get_event_context)
+        .add::<message::get_message_events::v3::Request, _, _>(room_history::get_messages)
+        .add::<membership::get_member_events::v3::Request, _, _>(room_history::get_members)
+        .add::<membership::joined_members::v3::Request, _, _>(room_history::get_joined_members)
+        .add::<alias::create_alias::v3::Request, _, _>(room_aliases::put_alias)
+        .add::<alias::get_alias::v3::Request, _, _>(room_aliases::resolve_alias)
+        .add::<alias::delete_alias::v3::Request, _, _>(room_aliases::remove_alias)
+        .add::<room::aliases::v3::Request, _, _>(room_aliases::list_aliases)
+        .add::<directory::get_room_visibility::v3::Request, _, _>(room_aliases::get_visibility)
+        .add::<directory::set_room_visibility::v3::Request, _, _>(room_aliases::set_visibility)
 }
 
 /// Routes by ruma's request types: method and paths come from the type.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ruma::{EventId, OwnedUserId, RoomId};
+use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::value::RawValue;
 
 use super::{
@@ -88,6 +88,15 @@ impl Rooms {
             .into_iter()
             .filter_map(|(room, row)| (row.membership == Membership::Join).then_some(room))
             .collect())
+    }
+
+    /// The IDs of the rooms that the user is joined to.
+    pub(crate) async fn joined_room_ids(
+        &self,
+        user: UserNumber,
+    ) -> Result<Vec<OwnedRoomId>, RoomError> {
+        let rooms = self.joined_rooms(user).await?;
+        Ok(self.db().rooms().names(self.db(), &rooms).await?)
     }
 
     /// Whoever has this membership in a room, in the order of their numbers.

@@ -4,11 +4,16 @@ pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod admin;
 pub(crate) mod capabilities;
+pub(crate) mod create_room;
 pub(crate) mod device;
 pub(crate) mod filter;
 pub(crate) mod login;
 pub(crate) mod profile;
 pub(crate) mod register;
+pub(crate) mod room_aliases;
+pub(crate) mod room_events;
+pub(crate) mod room_history;
+pub(crate) mod room_membership;
 pub(crate) mod threepid;
 pub(crate) mod versions;
 

@@ -18,6 +18,7 @@ use crate::{
         extract::{Client, Public, Ruma},
         json::ClientJson,
     },
+    rooms::Rooms,
     users::{Accounts, Profile, Profiles, session::Session},
 };
 
@@ -60,6 +61,7 @@ pub(crate) async fn get_profile_field(
 /// `PUT /_matrix/client/v3/profile/{userId}/{keyName}`
 pub(crate) async fn set_profile_field(
     State(profiles): State<Profiles>,
+    State(rooms): State<Rooms>,
     ClientJson { session, arguments, mut value }: ClientJson<serde_json::Map<String, JsonValue>>,
 ) -> Result<axum::Json<serde_json::Map<String, JsonValue>>, ApiError> {
     let [user_id, key] = arguments.as_slice() else {
@@ -71,16 +73,19 @@ pub(crate) async fn set_profile_field(
         .remove(key)
         .ok_or_else(|| ApiError::new(ErrorKind::MissingParam, format!("{key} is missing")))?;
     profiles.set(session.user, key, Some(value)).await?;
+    rooms.profile_changed();
     Ok(axum::Json(serde_json::Map::new()))
 }
 
 /// `DELETE /_matrix/client/v3/profile/{userId}/{keyName}`
 pub(crate) async fn delete_profile_field(
     State(profiles): State<Profiles>,
+    State(rooms): State<Rooms>,
     Client { session, request, .. }: Client<delete_profile_field::v3::Request>,
 ) -> Result<Ruma<delete_profile_field::v3::Response>, ApiError> {
     check_own(&session, &request.user_id)?;
     profiles.set(session.user, request.field.as_str(), None).await?;
+    rooms.profile_changed();
     Ok(Ruma(delete_profile_field::v3::Response::new()))
 }
 

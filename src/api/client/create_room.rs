@@ -1,0 +1,77 @@
+//! Creating rooms.
+
+use axum::extract::State;
+use ruma::{
+    api::client::room::{
+        Visibility,
+        create_room::v3::{Request, Response, RoomPreset},
+    },
+    serde::Raw,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::room_events::content;
+use crate::{
+    api::{
+        error::ApiError,
+        extract::{Client, Ruma},
+    },
+    rooms::{Draft, NewRoom, Preset, Rooms},
+};
+
+/// `POST /_matrix/client/v3/createRoom`
+pub(crate) async fn create_room(
+    State(rooms): State<Rooms>,
+    Client { session, request, .. }: Client<Request>,
+) -> Result<Ruma<Response>, ApiError> {
+    if !request.invite_3pid.is_empty() {
+        return Err(ApiError::invalid_param(
+            "This server has no identity server to invite through",
+        ));
+    }
+    let public = request.visibility == Visibility::Public;
+    let preset = match request.preset {
+        Some(RoomPreset::PublicChat) => Preset::Public,
+        Some(RoomPreset::PrivateChat) => Preset::Private,
+        Some(RoomPreset::TrustedPrivateChat) => Preset::TrustedPrivate,
+        Some(_) => return Err(ApiError::invalid_param("There is no such preset")),
+        None if public => Preset::Public,
+        None => Preset::Private,
+    };
+    let optional = |json: Option<&RawValue>| json.map(content).transpose();
+    let new = NewRoom {
+        version: request.room_version,
+        preset,
+        creation_content: optional(request.creation_content.as_ref().map(Raw::json))?
+            .unwrap_or_default(),
+        initial_state: request
+            .initial_state
+            .iter()
+            .map(|event| initial_event(event.json()))
+            .collect::<Result<_, _>>()?,
+        power_levels: optional(request.power_level_content_override.as_ref().map(Raw::json))?
+            .unwrap_or_default(),
+        name: request.name,
+        topic: request.topic,
+        alias_name: request.room_alias_name,
+        invite: request.invite,
+        is_direct: request.is_direct,
+        public,
+    };
+    let room_id = rooms.create(&session, &new).await?;
+    Ok(Ruma(Response::new(room_id)))
+}
+
+fn initial_event(json: &RawValue) -> Result<Draft, ApiError> {
+    #[derive(Deserialize)]
+    struct Initial {
+        #[serde(rename = "type")]
+        event_type: String,
+        #[serde(default)]
+        state_key: String,
+        content: Box<RawValue>,
+    }
+    let event: Initial = serde_json::from_str(json.get()).map_err(ApiError::bad_json)?;
+    Ok(Draft::state(&event.event_type, &event.state_key, content(&event.content)?))
+}
