@@ -141,7 +141,8 @@ pub(crate) fn build(
     let event_id = EventId::parse(format!("${reference}"))
         .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
 
-    let signature = Signature { server: key.server_name().as_str(), key: key.key_id(), signature };
+    let signature =
+        Signature { server: key.server_name().as_str(), key: key.key_id(), base64: signature };
     let (json, content_at) = write(
         draft,
         place,
@@ -164,7 +165,7 @@ struct Parts<'a> {
 struct Signature<'a> {
     server: &'a str,
     key: &'a str,
-    signature: String,
+    base64: String,
 }
 
 /// The canonical JSON of an event and the place of `content` in it.
@@ -200,13 +201,13 @@ fn write(draft: &Draft, place: Place<'_>, parts: &Parts<'_>) -> (String, (u32, u
     }
     out.push_str(",\"sender\":");
     push_text(&mut out, place.sender.as_str());
-    if let Some(Signature { server, key, signature }) = parts.signature {
+    if let Some(Signature { server, key, base64 }) = parts.signature {
         out.push_str(",\"signatures\":{");
         push_text(&mut out, server);
         out.push_str(":{");
         push_text(&mut out, key);
         out.push_str(":\"");
-        out.push_str(signature);
+        out.push_str(base64);
         out.push_str("\"}}");
     }
     if let Some(state_key) = &draft.state_key {

@@ -26,11 +26,11 @@ mod writer;
 mod tests;
 
 use std::{
-    pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use moka::{future::Cache as AsyncCache, sync::Cache};
 use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 
@@ -42,7 +42,7 @@ pub(crate) use membership::Change;
 pub(crate) use profile::Profile;
 pub(crate) use room::Room;
 pub(crate) use show::Viewer;
-pub(crate) use timeline::{Boundary, Page, PageRequest};
+pub(crate) use timeline::{Boundary, PageRequest};
 pub(crate) use visibility::Visibility;
 
 use crate::{
@@ -65,11 +65,8 @@ const MAX_LAST_POSITIONS: u64 = 1_000_000;
 const TRIES: usize = 5;
 
 /// Where names and pictures for member events come from.
-pub(crate) type Profiles = Box<
-    dyn Fn(UserNumber) -> Pin<Box<dyn Future<Output = Result<Profile, StorageError>> + Send>>
-        + Send
-        + Sync,
->;
+pub(crate) type Profiles =
+    Box<dyn Fn(UserNumber) -> BoxFuture<'static, Result<Profile, StorageError>> + Send + Sync>;
 
 /// The rooms of this server.
 #[derive(Clone)]

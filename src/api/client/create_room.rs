@@ -65,13 +65,13 @@ pub(crate) async fn create_room(
 
 fn initial_event(json: &RawValue) -> Result<Draft, ApiError> {
     #[derive(Deserialize)]
-    struct Event {
+    struct Initial {
         #[serde(rename = "type")]
         event_type: String,
         #[serde(default)]
         state_key: String,
         content: Box<RawValue>,
     }
-    let event: Event = serde_json::from_str(json.get()).map_err(ApiError::bad_json)?;
+    let event: Initial = serde_json::from_str(json.get()).map_err(ApiError::bad_json)?;
     Ok(Draft::state(&event.event_type, &event.state_key, content(&event.content)?))
 }
