@@ -19,3 +19,7 @@ mod users;
 pub fn run() -> std::process::ExitCode {
     cli::run()
 }
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use storage::bench;

@@ -137,16 +137,16 @@ impl Engine {
 
 /// Both kinds of reading are the same three calls, on whichever engine it is.
 macro_rules! read_by_engine {
-    ($($kind:ident: $memory:ident => $memory_reads:expr),*) => {$(
-        impl Read for $kind {
+    ($($source:ident),*) => {$(
+        impl Read for $source {
             async fn get(
                 &self,
                 table: TableId,
                 key: &[u8],
             ) -> Result<Option<Vec<u8>>, StorageError> {
                 match self {
-                    Self::Memory($memory) => Ok($memory_reads.get(table, key)),
-                    Self::RocksDb(engine) => engine.get(table, key).await,
+                    Self::Memory(memory) => Ok(memory.get(table, key)),
+                    Self::RocksDb(rocks) => rocks.get(table, key).await,
                 }
             }
 
@@ -156,8 +156,8 @@ macro_rules! read_by_engine {
                 keys: &[Vec<u8>],
             ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
                 match self {
-                    Self::Memory($memory) => Ok($memory_reads.multi_get(table, keys)),
-                    Self::RocksDb(engine) => engine.multi_get(table, keys).await,
+                    Self::Memory(memory) => Ok(memory.multi_get(table, keys)),
+                    Self::RocksDb(rocks) => rocks.multi_get(table, keys).await,
                 }
             }
 
@@ -170,16 +170,12 @@ macro_rules! read_by_engine {
                 backwards: bool,
             ) -> Result<Rows, StorageError> {
                 match self {
-                    Self::Memory($memory) => {
-                        Ok($memory_reads.scan(table, start, end, limit, backwards))
-                    }
-                    Self::RocksDb(engine) => {
-                        engine.scan(table, start, end, limit, backwards).await
-                    }
+                    Self::Memory(memory) => Ok(memory.scan(table, start, end, limit, backwards)),
+                    Self::RocksDb(rocks) => rocks.scan(table, start, end, limit, backwards).await,
                 }
             }
         }
     )*};
 }
 
-read_by_engine!(Engine: engine => engine.snapshot(), Snapshot: snapshot => snapshot);
+read_by_engine!(Engine, Snapshot);

@@ -85,38 +85,61 @@ impl MemoryEngine {
     }
 }
 
-impl MemorySnapshot {
-    pub(super) fn get(&self, table: TableId, key: &[u8]) -> Option<Vec<u8>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.tables.get(&table)?.get(key).cloned()
-    }
+/// Reading the latest state and reading a snapshot are the same, but for where the tables are.
+macro_rules! reads {
+    ($($source:ident: $self:ident => $tables:expr),*) => {$(
+        impl $source {
+            pub(super) fn get(&$self, table: TableId, key: &[u8]) -> Option<Vec<u8>> {
+                $self.reads.fetch_add(1, Ordering::Relaxed);
+                $tables.get(&table)?.get(key).cloned()
+            }
 
-    pub(super) fn multi_get(&self, table: TableId, keys: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let table = self.tables.get(&table);
-        keys.iter().map(|key| table?.get(key).cloned()).collect()
-    }
+            pub(super) fn multi_get(
+                &$self,
+                table: TableId,
+                keys: &[Vec<u8>],
+            ) -> Vec<Option<Vec<u8>>> {
+                $self.reads.fetch_add(1, Ordering::Relaxed);
+                let tables = $tables;
+                let table = tables.get(&table);
+                keys.iter().map(|key| table?.get(key).cloned()).collect()
+            }
 
-    pub(super) fn scan(
-        &self,
-        table: TableId,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-        backwards: bool,
-    ) -> Rows {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let Some(table) = self.tables.get(&table) else { return Rows::new() };
-        if end.is_some_and(|end| end <= start) {
-            return Rows::new();
+            pub(super) fn scan(
+                &$self,
+                table: TableId,
+                start: &[u8],
+                end: Option<&[u8]>,
+                limit: usize,
+                backwards: bool,
+            ) -> Rows {
+                $self.reads.fetch_add(1, Ordering::Relaxed);
+                $tables.get(&table).map_or_else(Rows::new, |table| {
+                    rows(table, start, end, limit, backwards)
+                })
+            }
         }
-        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = table.range::<[u8], _>((Bound::Included(start), end));
-        let copy = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
-        if backwards {
-            rows.rev().take(limit).map(copy).collect()
-        } else {
-            rows.take(limit).map(copy).collect()
-        }
+    )*};
+}
+
+reads!(MemoryEngine: self => self.tables.lock(), MemorySnapshot: self => &self.tables);
+
+fn rows(
+    table: &BTreeMap<Vec<u8>, Vec<u8>>,
+    start: &[u8],
+    end: Option<&[u8]>,
+    limit: usize,
+    backwards: bool,
+) -> Rows {
+    if end.is_some_and(|end| end <= start) {
+        return Rows::new();
+    }
+    let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+    let rows = table.range::<[u8], _>((Bound::Included(start), end));
+    let copy = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
+    if backwards {
+        rows.rev().take(limit).map(copy).collect()
+    } else {
+        rows.take(limit).map(copy).collect()
     }
 }

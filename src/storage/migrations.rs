@@ -53,12 +53,11 @@ pub(super) async fn run(db: &Db, found: u64, migrations: &[Migration]) -> Result
         loop {
             let Step { mut batch, next } = (migration.step)(db, cursor).await?;
             META.require_equals(&mut batch, VERSION, &encoded(migration.to - 1));
-            match &next {
-                Some(next) => META.put(&mut batch, CURSOR, next),
-                None => {
-                    META.delete(&mut batch, CURSOR);
-                    META.put(&mut batch, VERSION, &encoded(migration.to));
-                }
+            if let Some(next) = &next {
+                META.put(&mut batch, CURSOR, next);
+            } else {
+                META.delete(&mut batch, CURSOR);
+                META.put(&mut batch, VERSION, &encoded(migration.to));
             }
             db.commit(batch).await?;
             if next.is_none() {

@@ -5,6 +5,8 @@
 //! which engine it is or where it keeps its files.
 
 mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub(crate) mod chunks;
 mod engine;
 pub(crate) mod intern;
@@ -34,7 +36,7 @@ pub(crate) use table::{Range, Table};
 pub(crate) use value::{Json, Value};
 pub(crate) use wakes::Waiter;
 
-use engine::Engine;
+use engine::{Engine, Rows};
 use intern::{RoomNumbers, UserNumber, UserNumbers};
 use positions::Positions;
 use schema::{META, TableId};
@@ -243,27 +245,32 @@ fn encoded_meta_key(name: &str) -> Vec<u8> {
     key
 }
 
+/// The engine's futures as they are: one more around each would be paid for by every read.
 impl Read for Db {
-    async fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.shared.engine.get(table, key).await
+    fn get(
+        &self,
+        table: TableId,
+        key: &[u8],
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, StorageError>> + Send {
+        self.shared.engine.get(table, key)
     }
 
-    async fn multi_get(
+    fn multi_get(
         &self,
         table: TableId,
         keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
-        self.shared.engine.multi_get(table, keys).await
+    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StorageError>> + Send {
+        self.shared.engine.multi_get(table, keys)
     }
 
-    async fn scan(
+    fn scan(
         &self,
         table: TableId,
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
         backwards: bool,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
-        self.shared.engine.scan(table, start, end, limit, backwards).await
+    ) -> impl Future<Output = Result<Rows, StorageError>> + Send {
+        self.shared.engine.scan(table, start, end, limit, backwards)
     }
 }

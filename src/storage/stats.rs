@@ -31,6 +31,7 @@ pub(crate) struct TableSize {
 
 /// Memory of the engine.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "a number carries its unit")]
 pub(crate) struct Memory {
     /// The cache's size, write buffers included.
     pub(crate) cache_bytes: usize,

@@ -161,6 +161,16 @@ impl Thread {
         {
             tracing::error!(%error, "cannot sync the write-ahead log while closing");
         }
+        for job in queue.try_iter() {
+            match job {
+                Job::Commit(queued) => {
+                    self.counters.taken(1);
+                    let source = Arc::new(Closed);
+                    let _ = queued.done.send(Err(StorageError::Engine { source }));
+                }
+                Job::Close(done) => drop(done),
+            }
+        }
         if let Some(done) = close {
             self.store.db().cancel_all_background_work(true);
             // The files are closed when the last handle is gone: this must not be the last.
@@ -257,5 +267,75 @@ impl Thread {
     ) -> Result<bool, rocksdb::Error> {
         let stored = self.store.get_pinned(table, key, &self.store.latest.disk)?;
         Ok(stored.as_deref() == value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{positions::Positions, schema::TEST_ROWS};
+
+    /// What the thread makes of batches that all wait when it gets to them.
+    async fn run(batches: Vec<Batch>) -> (Vec<Result<(), StorageError>>, Arc<Counters>) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path(), 0).unwrap());
+        let (jobs, queue) = channel();
+        let counters = Arc::<Counters>::default();
+        let mut outcomes = Vec::new();
+        for batch in batches {
+            let (done, outcome) = oneshot::channel();
+            counters.queued();
+            jobs.send(Job::Commit(Queued { batch, since: Instant::now(), done })).unwrap();
+            outcomes.push(Pending::new(outcome));
+        }
+        drop(jobs);
+        let wakes = Arc::default();
+        Thread { store, wakes, sync: true, counters: Arc::clone(&counters), stopped: None }
+            .run(&queue);
+        (futures::future::join_all(outcomes).await, counters)
+    }
+
+    fn put(mut batch: Batch, row: u64, bytes: usize) -> Batch {
+        TEST_ROWS.put(&mut batch, &(row, 0), &vec![0; bytes]);
+        batch
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_one_flush() {
+        let batch = |row| if row % 2 == 0 { Batch::new() } else { Batch::unsynced() };
+        let (outcomes, counters) =
+            run((0..50).map(|row| put(batch(row), row, 100)).collect()).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+        let commits = counters.read();
+        assert_eq!((commits.synced, commits.unsynced), (25, 25));
+        assert_eq!((commits.groups, commits.flushes, commits.queued), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn unsynced_batches_alone_are_not_flushed() {
+        let (_, counters) = run((0..5).map(|row| put(Batch::unsynced(), row, 1)).collect()).await;
+        assert_eq!((counters.read().groups, counters.read().flushes), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_group_has_a_largest_size() {
+        let (outcomes, counters) =
+            run((0..90).map(|row| put(Batch::new(), row, 99_000)).collect()).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(counters.read().groups, 3, "nine megabytes are two full groups and a rest");
+    }
+
+    #[tokio::test]
+    async fn a_refused_batch_holds_up_no_position() {
+        let positions = Positions::starting_at(1, Arc::default());
+        positions.raise(10);
+        let mut refused = put(Batch::new(), 1, 1);
+        TEST_ROWS.require_equals(&mut refused, &(2, 2), &vec![2]);
+        refused.hold(positions.try_take().unwrap());
+        let mut accepted = put(Batch::new(), 1, 1);
+        accepted.hold(positions.try_take().unwrap());
+        let (outcomes, _) = run(vec![refused, accepted]).await;
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(positions.visible(), 2);
     }
 }

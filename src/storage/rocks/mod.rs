@@ -6,6 +6,7 @@ mod store;
 
 use std::{path::Path, sync::Arc};
 
+use futures::future::BoxFuture;
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 use self_cell::self_cell;
 use tokio::sync::Semaphore;
@@ -131,17 +132,18 @@ async fn multi_get(
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let in_memory = source.store().multi_get(table, keys, &source.tiers().memory);
-    if in_memory.iter().any(|found| found.as_ref().is_err_and(needs_disk)) {
-        // All of them again, not only those that were missing: the values are then of one moment.
-        let keys = keys.to_vec();
-        return from_disk(source, move |source| {
-            let found = source.store().multi_get(table, &keys, &source.tiers().disk);
-            found.into_iter().collect()
-        })
-        .await;
+    match source.store().multi_get(table, keys, &source.tiers().memory) {
+        Err(error) if needs_disk(&error) => {
+            // All of them again, not only those that were missing: the values are then of one
+            // moment.
+            let keys = keys.to_vec();
+            from_disk(source, move |source| {
+                source.store().multi_get(table, &keys, &source.tiers().disk)
+            })
+            .await
+        }
+        result => result.map_err(failed),
     }
-    in_memory.into_iter().map(|found| found.map_err(failed)).collect()
 }
 
 async fn scan(source: &impl Source, table: TableId, wanted: Wanted) -> Result<Rows, StorageError> {
@@ -162,20 +164,25 @@ async fn scan(source: &impl Source, table: TableId, wanted: Wanted) -> Result<Ro
 }
 
 /// Runs `read` on a thread that may block.
-async fn from_disk<S: Source, T: Send + 'static>(
+///
+/// Boxed, since the futures that may need this are moved about with room for it: inside them it
+/// would cost the reads that do not need it a twentieth of their time.
+fn from_disk<S: Source, T: Send + 'static>(
     source: &S,
     read: impl FnOnce(&S) -> Result<T, rocksdb::Error> + Send + 'static,
-) -> Result<T, StorageError> {
-    let permit = Arc::clone(source.disk_reads()).acquire_owned().await;
+) -> BoxFuture<'static, Result<T, StorageError>> {
     let source = source.clone();
-    tokio::task::spawn_blocking(move || {
-        let result = read(&source);
-        drop(permit);
-        result
+    Box::pin(async move {
+        let permit = Arc::clone(source.disk_reads()).acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let result = read(&source);
+            drop(permit);
+            result
+        })
+        .await
+        .map_err(|stopped| StorageError::Engine { source: Arc::new(stopped) })?
+        .map_err(failed)
     })
-    .await
-    .map_err(|stopped| StorageError::Engine { source: Arc::new(stopped) })?
-    .map_err(failed)
 }
 
 impl RocksEngine {
@@ -211,6 +218,12 @@ impl RocksEngine {
     /// Commits what is queued, syncs the log and stops; later batches fail.
     pub(super) async fn close(&self) {
         self.committer.close().await;
+    }
+
+    /// The database without any of this, for comparison.
+    #[cfg(feature = "bench")]
+    pub(super) fn raw(&self) -> &DB {
+        self.store.db()
     }
 
     /// Moves everything from the write buffers to the tables' files.
@@ -256,59 +269,140 @@ impl RocksEngine {
         self.committer.counters()
     }
 
-    pub(super) async fn get(
+    pub(super) fn get(
         &self,
         table: TableId,
         key: &[u8],
-    ) -> Result<Option<Vec<u8>>, StorageError> {
-        get(self, table, key).await
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, StorageError>> + Send {
+        get(self, table, key)
     }
 
-    pub(super) async fn multi_get(
+    pub(super) fn multi_get(
         &self,
         table: TableId,
         keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
-        multi_get(self, table, keys).await
+    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StorageError>> + Send {
+        multi_get(self, table, keys)
     }
 
-    pub(super) async fn scan(
+    pub(super) fn scan(
         &self,
         table: TableId,
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
         backwards: bool,
-    ) -> Result<Rows, StorageError> {
-        scan(self, table, Wanted::new(start, end, limit, backwards)).await
+    ) -> impl Future<Output = Result<Rows, StorageError>> + Send {
+        scan(self, table, Wanted::new(start, end, limit, backwards))
     }
 }
 
 impl RocksSnapshot {
-    pub(super) async fn get(
+    pub(super) fn get(
         &self,
         table: TableId,
         key: &[u8],
-    ) -> Result<Option<Vec<u8>>, StorageError> {
-        get(self, table, key).await
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, StorageError>> + Send {
+        get(self, table, key)
     }
 
-    pub(super) async fn multi_get(
+    pub(super) fn multi_get(
         &self,
         table: TableId,
         keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
-        multi_get(self, table, keys).await
+    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StorageError>> + Send {
+        multi_get(self, table, keys)
     }
 
-    pub(super) async fn scan(
+    pub(super) fn scan(
         &self,
         table: TableId,
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
         backwards: bool,
-    ) -> Result<Rows, StorageError> {
-        scan(self, table, Wanted::new(start, end, limit, backwards)).await
+    ) -> impl Future<Output = Result<Rows, StorageError>> + Send {
+        scan(self, table, Wanted::new(start, end, limit, backwards))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{
+        Range, Read as _, Snapshot, engine::Engine, key::AsKey, schema::TEST_RANGES,
+    };
+
+    fn engine(directory: &Path) -> RocksEngine {
+        RocksEngine::open(directory, 0, true, Arc::default()).unwrap()
+    }
+
+    fn key(row: u64) -> Vec<u8> {
+        let mut key = Vec::new();
+        (1_u64, row).encode(&mut key);
+        key
+    }
+
+    fn in_memory(engine: &RocksEngine, row: u64) -> bool {
+        let found = engine.store.get(TableId::TestRanges, &key(row), &engine.tiers().memory);
+        !found.is_err_and(|error| needs_disk(&error))
+    }
+
+    /// A database whose rows are all in files that nobody has read yet.
+    async fn cold(directory: &Path) -> RocksEngine {
+        let warm = engine(directory);
+        let mut batch = Batch::new();
+        for row in 0..100 {
+            TEST_RANGES.put(&mut batch, &(1, row), &vec![5; 1_000]);
+        }
+        warm.enqueue(batch).await.unwrap();
+        warm.flush();
+        warm.close().await;
+        drop(warm);
+        engine(directory)
+    }
+
+    #[tokio::test]
+    async fn a_row_on_disk_is_not_read_inline_and_one_in_memory_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = cold(directory.path()).await;
+        assert!(!in_memory(&engine, 7));
+        assert!(engine.get(TableId::TestRanges, &key(7)).await.unwrap().is_some());
+        assert!(in_memory(&engine, 7));
+    }
+
+    #[tokio::test]
+    async fn many_reads_and_scans_reach_the_disk_too() {
+        let directory = tempfile::tempdir().unwrap();
+        for snapshot in [false, true] {
+            let engine = cold(directory.path()).await;
+            let keys = [key(3), key(200), key(99)];
+            let found = if snapshot {
+                let at = Snapshot::RocksDb(engine.snapshot());
+                assert_eq!(TEST_RANGES.scan(&at, &Range::all(), 500).await.unwrap().len(), 100);
+                at.multi_get(TableId::TestRanges, &keys).await.unwrap()
+            } else {
+                let at = Engine::RocksDb(engine.clone());
+                assert_eq!(TEST_RANGES.scan_back(&at, &Range::all(), 7).await.unwrap().len(), 7);
+                at.multi_get(TableId::TestRanges, &keys).await.unwrap()
+            };
+            assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+        }
+    }
+
+    #[test]
+    fn one_prefix_is_told_from_several() {
+        let wanted = |start: &[u8], end: Option<&[u8]>| Wanted::new(start, end, 1, false);
+        for (start, end, one) in [
+            (&[1, 1][..], Some(&[1, 9][..]), true),
+            (&[1, 1], Some(&[2]), true),
+            (&[1, 1], Some(&[2, 0]), false),
+            (&[1, 1], None, false),
+            (&[], Some(&[2]), false),
+            (&[255, 1], Some(&[255, 2]), true),
+        ] {
+            assert_eq!(wanted(start, end).within_one_prefix(1), one, "{start:?} {end:?}");
+        }
+        assert!(!wanted(&[1], Some(&[2])).within_one_prefix(0));
     }
 }

@@ -133,7 +133,7 @@ impl Store {
         table: TableId,
         keys: impl IntoIterator<Item = &'k Vec<u8>>,
         options: &ReadOptions,
-    ) -> Vec<Result<Option<Vec<u8>>, rocksdb::Error>> {
+    ) -> Result<Vec<Option<Vec<u8>>>, rocksdb::Error> {
         self.db()
             .batched_multi_get_cf_opt(self.handle(table), keys, false, options)
             .into_iter()
@@ -195,7 +195,7 @@ impl Wanted {
     }
 
     /// Whether all wanted keys have their first `bytes` bytes in common.
-    fn within_one_prefix(&self, bytes: usize) -> bool {
+    pub(super) fn within_one_prefix(&self, bytes: usize) -> bool {
         let (Some(prefix), Some(end)) = (self.start.get(..bytes), &self.end) else { return false };
         bytes > 0 && after_all_beginning_with(prefix).is_none_or(|past| *end <= past)
     }

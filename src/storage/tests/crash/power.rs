@@ -89,20 +89,20 @@ fn inode(path: &Path) -> u64 {
 }
 
 fn keep(directory: &Path, shadow: &Path) {
-    let mut list = String::new();
+    let mut list = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let (inode, name) = (inode(&path), path.file_name().unwrap().to_str().unwrap().to_owned());
         if path.is_dir() {
-            list += &format!("{inode} d {name}\n");
+            list.push(format!("{inode} d {name}\n"));
             keep(&path, shadow);
         } else {
-            list += &format!("{inode} f {name}\n");
+            list.push(format!("{inode} f {name}\n"));
             fs::copy(&path, shadow.join(format!("data-{inode}"))).unwrap();
             fs::hard_link(&path, shadow.join(format!("pin-{inode}"))).unwrap();
         }
     }
-    fs::write(shadow.join(format!("dir-{}", inode(directory))), list).unwrap();
+    fs::write(shadow.join(format!("dir-{}", inode(directory))), list.concat()).unwrap();
 }
 
 fn restore(shadow: &Path, from: &Path, to: &Path, unsynced: Unsynced, random: &mut StdRng) {
