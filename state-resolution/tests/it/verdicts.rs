@@ -131,8 +131,8 @@ fn odd_content_gets_the_same_verdict() {
                         pdus.get(&sim.pdus[event.index()].event_id)
                     })
                 });
-            let context = format!("{version} {event_type} {key:?} by {sender}: {}", pdu.content());
-            assert_eq!(ours.is_ok(), theirs.is_ok(), "{context}\n{ours:?}\n{theirs:?}");
+            let told = format!("{version} {event_type} {key:?} by {sender}: {}", pdu.content());
+            assert_eq!(ours.is_ok(), theirs.is_ok(), "{told}\n{ours:?}\n{theirs:?}");
             if ours.is_ok() { allowed += 1 } else { refused += 1 }
         }
     }
