@@ -1,11 +1,10 @@
 #!/bin/sh
-# Compares resolution in version 1 rooms with Synapse's, on STATE_RESOLUTION_ROOMS random rooms.
-# Installs Synapse from PyPI into a virtual environment of its own, once.
+# Says where a Python with Synapse is, for the comparison in tests/it/synapse.rs. Installs it from
+# PyPI into a virtual environment of its own, once.
 set -eu
-environment="${XDG_CACHE_HOME:-$HOME/.cache}/myelin/synapse-v1"
-[ -x "$environment/bin/python" ] || python3 -m venv "$environment"
-"$environment/bin/python" -c 'import synapse' 2>/dev/null ||
-    "$environment/bin/pip" install --quiet matrix-synapse
-cd "$(dirname "$0")/.."
-STATE_RESOLUTION_SYNAPSE="$environment/bin/python" \
-    cargo test --package state-resolution --test it -- --ignored synapse
+environment="${MYELIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/myelin}/synapse-v1"
+if ! "$environment/bin/python" -c 'import synapse' 2>/dev/null; then
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet matrix-synapse >&2
+fi
+echo "$environment/bin/python"

@@ -54,8 +54,9 @@ impl Record {
         let parent =
             if flags & HAS_PARENT != 0 { Some(SnapshotId(reader.number()?)) } else { None };
         let whole = flags & WHOLE != 0;
-        // Only the first state of a tree has no parent, and that one is whole.
-        if parent.is_none() && !(whole && depth == 0) {
+        // The first state of a tree has no parent and is whole, all others have one: following
+        // parents always comes to an end.
+        if parent.is_none() != (depth == 0) || (depth == 0 && !whole) {
             return Err(reader.malformed());
         }
         let mut entries: Vec<Change> = Vec::new();

@@ -138,6 +138,10 @@ fn broken_stores_are_reported() {
     assert_eq!(read_state(child, &memory), Err(SnapshotError::Misplaced(child)));
     assert!(Record::after(child, &[], &state, &memory).is_err());
     assert_eq!(needed_records(&[child], &memory), Ok(vec![child]));
+    // Nor one at depth 0 that claims a parent.
+    let looping = Record { depth: 0, parent: Some(child), whole: false, entries: vec![] };
+    memory.records.insert(child, looping.to_bytes());
+    assert!(matches!(read_state(child, &memory), Err(SnapshotError::Malformed(_))));
     memory.records.remove(&root);
     let record = Record { depth: 1, parent: Some(root), whole: false, entries: vec![] };
     memory.records.insert(child, record.to_bytes());

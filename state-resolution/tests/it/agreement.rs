@@ -3,7 +3,7 @@
 //! Each room is compared at several sets of states. `STATE_RESOLUTION_ROOMS` says how many rooms,
 //! `STATE_RESOLUTION_SEED` from which seed on.
 
-use state_resolution::{AbsentJoinRule, RoomVersionRules, StateMap};
+use state_resolution::{AbsentJoinRule, NoSignatures, Room, RoomVersionRules, StateMap};
 
 use crate::support::{Chances, Named, Sim, named, oracle};
 
@@ -57,4 +57,37 @@ fn random_rooms_resolve_as_by_an_independent_resolver() {
     }
     // The rooms must be such that there is something to decide.
     assert!(interesting as u64 > rooms / 2, "only {interesting} of {rooms} rooms have conflicts");
+}
+
+/// A room, at one set of states, under both readings of "full auth chain".
+fn both_readings(version: &str, seed: u64) -> [Named; 2] {
+    [false, true].map(|includes_own| {
+        // The room grows under one reading: the states are the same for both.
+        let mut sim = Sim::new(as_ruma_reads(version, true), seed, Chances::WILD);
+        sim.grow(60);
+        let states = sim.some_states(3);
+        let names: Vec<Named> = states.iter().map(|state| named(&sim.room, state)).collect();
+        let mut room =
+            Room::new(as_ruma_reads(version, includes_own), sim.room.room_id(), NoSignatures);
+        for pdu in &sim.pdus {
+            pdu.insert(&mut room);
+        }
+        let refs: Vec<&StateMap> = states.iter().collect();
+        let ours = named(&room, &room.resolve(&refs, &mut sim.scratch).unwrap().state);
+        let theirs = oracle::resolve(version, &oracle::by_id(&sim.pdus), &names, includes_own);
+        assert_eq!(ours, theirs, "version {version}, seed {seed}");
+        ours
+    })
+}
+
+/// Rooms where what counts as part of the full auth chain decides: each reading agrees with the
+/// independent resolver that is given the same.
+#[test]
+fn the_readings_of_the_full_auth_chain_differ_where_they_are_known_to() {
+    for (version, seeds) in [("11", &[646, 739, 942, 953, 1786][..]), ("12", &[173, 1486, 3828])] {
+        for seed in seeds {
+            let [without_own, with_own] = both_readings(version, *seed);
+            assert_ne!(without_own, with_own, "version {version}, seed {seed}");
+        }
+    }
 }

@@ -8,4 +8,5 @@ mod corpus;
 mod properties;
 mod support;
 mod synapse;
+mod verdicts;
 mod work;

@@ -37,11 +37,17 @@ fn list(state: &Named) -> Vec<[&str; 3]> {
     state.iter().map(|((event_type, key), id)| [&**event_type, &**key, &**id]).collect()
 }
 
-/// Run by `tests/synapse.sh`, which says where Synapse is.
+/// Where a Python with Synapse is; installs it if need be.
+fn python() -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/synapse.sh");
+    let output = Command::new("sh").arg(script).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 #[test]
-#[ignore = "needs Synapse: tests/synapse.sh"]
+#[ignore = "installs Synapse"]
 fn random_rooms_of_version_1_resolve_as_by_synapse() {
-    let python = std::env::var("STATE_RESOLUTION_SYNAPSE").expect("tests/synapse.sh sets this");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/synapse_v1.py");
     let rooms = setting("STATE_RESOLUTION_ROOMS", 500);
     let first = setting("STATE_RESOLUTION_SEED", 1);
@@ -63,7 +69,7 @@ fn random_rooms_of_version_1_resolve_as_by_synapse() {
         input.push('\n');
         expected.push(named(&sim.room, &resolved));
     }
-    let mut child = Command::new(python)
+    let mut child = Command::new(python())
         .arg(script)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
