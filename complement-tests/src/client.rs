@@ -159,6 +159,8 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
+            // A connection kept from before the server was killed fails the next request.
+            .pool_max_idle_per_host(0)
             .timeout(Duration::from_mins(2))
             .redirect(reqwest::redirect::Policy::none())
             .tls_certs_only([])

@@ -141,7 +141,7 @@ async fn junk_does_not_grow_the_server() {
             let deep = "[".repeat(100_000);
             let answer = alice.request(reqwest::Method::POST, "createRoom").raw(deep).await;
             assert_eq!(answer.status, 400, "{answer}");
-            alice.with_token(&"x".repeat(4_000)).get("sync").await.has_status(401);
+            alice.with_token(&"x".repeat(4_000)).get("account/whoami").await.has_status(401);
             alice.get(["profile", &"y".repeat(3_000)]).await;
         }
     };

@@ -10,7 +10,7 @@ async fn versions_are_public_and_well_formed() {
     let server = Server::shared();
     let answer = server.get("/_matrix/client/versions").await.ok();
     let versions = answer["versions"].as_array().unwrap();
-    assert!(versions.iter().any(|version| version == "v1.11"), "{answer}");
+    assert!(versions.iter().any(|version| version == "v1.1"), "{answer}");
     for version in versions {
         let version = version.as_str().unwrap();
         let number = version.strip_prefix('v').or(version.strip_prefix('r')).unwrap_or_default();
@@ -35,7 +35,8 @@ async fn capabilities_name_the_room_versions() {
     for version in ["10", "11", "12"] {
         assert_eq!(versions["available"][version], "stable", "{answer}");
     }
-    must_match(&answer, &json!({ "capabilities": { "m.change_password": { "enabled": true } } }));
+    // Absent means that it can be changed.
+    assert_ne!(answer["capabilities"]["m.change_password"]["enabled"], false, "{answer}");
     server.anonymous().get("capabilities").await.fails(401, "M_MISSING_TOKEN");
 }
 
@@ -70,13 +71,15 @@ async fn openid_tokens_for_others_are_forbidden() {
     mallory.post(path, json!({})).await.fails(403, "M_FORBIDDEN");
 }
 
-/// A server without a relay for calls has nothing to say.
+/// A server without a relay for calls has none to name, and says so at once.
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3voipturnserver>
 #[tokio::test]
-async fn without_a_turn_server_the_answer_is_empty() {
+async fn without_a_turn_server_none_is_named() {
     let server = Server::shared();
     let alice = server.register("alice").await;
-    assert_eq!(alice.get("voip/turnServer").await.ok(), json!({}));
+    let answer = alice.get("voip/turnServer").await;
+    assert!(answer.status == 200 || answer.errcode() == "M_NOT_FOUND", "{answer}");
+    assert!(answer.json["uris"].is_null(), "{answer}");
     server.anonymous().get("voip/turnServer").await.fails(401, "M_MISSING_TOKEN");
 }
 
