@@ -15,6 +15,7 @@ from nio import (
     InviteMemberEvent,
     ReceiptEvent,
     RoomMessageText,
+    SyncResponse,
     TypingNoticeEvent,
 )
 
@@ -52,7 +53,10 @@ class Person:
 
     async def _sync(self):
         while True:
-            await self.client.sync(timeout=10_000)
+            response = await self.client.sync(timeout=10_000)
+            if not isinstance(response, SyncResponse):
+                print(f"{self.client.user}: {response}", flush=True)
+                await asyncio.sleep(1)
             async with self.news:
                 self.news.notify_all()
 
