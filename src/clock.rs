@@ -1,11 +1,10 @@
 //! Time and randomness, passed in wherever they are needed, so that several servers can run in one
 //! process and be replayed from a seed.
 
+use std::sync::Arc;
+#[cfg(test)]
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -21,11 +20,13 @@ pub(crate) enum Clock {
     #[default]
     System,
     /// Milliseconds since the Unix epoch that a test moves.
+    #[cfg(test)]
     Manual(Arc<AtomicU64>),
 }
 
 impl Clock {
     /// A clock that stands still until it is moved.
+    #[cfg(test)]
     pub(crate) fn manual(now_ms: u64) -> Self {
         Self::Manual(Arc::new(AtomicU64::new(now_ms)))
     }
@@ -37,6 +38,7 @@ impl Clock {
             Self::System => std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX)),
+            #[cfg(test)]
             Self::Manual(now) => now.load(Ordering::Relaxed),
         }
     }
@@ -49,6 +51,7 @@ impl Clock {
     }
 
     /// Moves a manual clock; the machine's is left alone.
+    #[cfg(test)]
     pub(crate) fn advance(&self, by: Duration) {
         if let Self::Manual(now) = self {
             now.fetch_add(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -69,6 +72,7 @@ impl Random {
     }
 
     /// The same sequence for the same seed.
+    #[cfg(test)]
     pub(crate) fn seeded(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
     }

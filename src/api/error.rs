@@ -299,37 +299,6 @@ impl From<FilterError> for ApiError {
     }
 }
 
-impl From<RoomError> for ApiError {
-    fn from(error: RoomError) -> Self {
-        let kind = match &error {
-            RoomError::UnknownRoom { .. }
-            | RoomError::RemoteRoom { .. }
-            | RoomError::UnknownEvent { .. }
-            | RoomError::NoSuchState
-            | RoomError::UnknownAlias { .. } => ErrorKind::NotFound,
-            RoomError::AliasTaken { creating: true, .. } => ErrorKind::RoomInUse,
-            RoomError::AliasTaken { creating: false, .. } => {
-                return Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, &error);
-            }
-            RoomError::RemoteUser { .. }
-            | RoomError::NotInRoom { .. }
-            | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
-            RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
-            RoomError::BadState { .. } => ErrorKind::BadState,
-            RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
-            RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,
-            RoomError::BadEvent { .. } => ErrorKind::BadJson,
-            RoomError::InvalidParam { .. } => ErrorKind::InvalidParam,
-            RoomError::BadAlias { .. } => ErrorKind::BadAlias,
-            RoomError::TooLarge { .. } => ErrorKind::TooLarge,
-            RoomError::Storage(_) | RoomError::NotLoaded { .. } | RoomError::Corrupt { .. } => {
-                return Self::internal(&error);
-            }
-        };
-        Self::new(kind, &error)
-    }
-}
-
 impl From<FromHttpRequestError> for ApiError {
     fn from(error: FromHttpRequestError) -> Self {
         match &error {

@@ -69,8 +69,6 @@ pub(crate) struct Public<R> {
     pub(crate) request: R,
     /// From where.
     pub(crate) caller: Caller,
-    /// The body as it came.
-    pub(crate) body: Bytes,
 }
 
 /// A request that may bring an access token.
@@ -119,12 +117,9 @@ impl<R: IncomingRequest> Received<R> {
         Ok(Self { head, arguments, body, caller, request: std::marker::PhantomData })
     }
 
-    fn token(&self) -> Result<Option<String>, ApiError>
-    where
-        R::Authentication: AuthScheme,
-    {
+    fn token(&self) -> Option<String> {
         // A malformed header is treated like an absent token.
-        Ok(AccessTokenOptional::extract_authentication(&self.head).ok().flatten())
+        AccessTokenOptional::extract_authentication(&self.head).ok().flatten()
     }
 
     fn parse(self) -> Result<(R, Caller, Bytes), ApiError> {
@@ -171,7 +166,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let received = Received::<R>::new(request, state).await?;
-        let token = received.token()?.ok_or(AuthError::Missing)?;
+        let token = received.token().ok_or(AuthError::Missing)?;
         let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
         if session.guest && !guests::may_use::<R>() {
             let message = "Guests may not use this endpoint";
@@ -192,7 +187,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let received = Received::<R>::new(request, state).await?;
-        let session = match received.token()? {
+        let session = match received.token() {
             Some(token) => {
                 Some(Sessions::from_ref(state).authenticate(&token, &received.caller).await?)
             }
@@ -212,8 +207,8 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (request, caller, body) = Received::<R>::new(request, state).await?.parse()?;
-        Ok(Self { request, caller, body })
+        let (request, caller, _) = Received::<R>::new(request, state).await?.parse()?;
+        Ok(Self { request, caller })
     }
 }
 

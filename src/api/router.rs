@@ -164,6 +164,10 @@ impl Routes {
     }
 
     /// Serves `R` with `handler` on all paths it ever had.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "handlers are functions; `&` before each would say nothing"
+    )]
     fn add<R, H, T>(mut self, handler: H) -> Self
     where
         R: IncomingRequest,

@@ -102,7 +102,8 @@ pub(crate) struct Built {
 
 impl Built {
     /// The JSON of `content`.
-    pub(crate) fn content(&self) -> &str {
+    #[cfg(test)]
+    fn content(&self) -> &str {
         let (start, len) = (self.content_at.0 as usize, self.content_at.1 as usize);
         self.json.get(start..start + len).unwrap_or("{}")
     }

@@ -4,7 +4,7 @@
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId,
-    api::client::filter::{LazyLoadOptions, RoomEventFilter, UrlFilter},
+    api::client::filter::{RoomEventFilter, UrlFilter},
 };
 use serde_json::value::RawValue;
 
@@ -25,18 +25,10 @@ pub(crate) struct EventFilter {
     pub(crate) limit: Option<u64>,
     /// Whether only members who matter are sent with the events.
     pub(crate) lazy_load_members: bool,
-    /// Whether members are sent again that were sent before.
-    pub(crate) include_redundant_members: bool,
 }
 
 impl From<RoomEventFilter> for EventFilter {
     fn from(filter: RoomEventFilter) -> Self {
-        let (lazy_load_members, include_redundant_members) = match filter.lazy_load_options {
-            LazyLoadOptions::Enabled { include_redundant_members } => {
-                (true, include_redundant_members)
-            }
-            LazyLoadOptions::Disabled => (false, false),
-        };
         Self {
             types: filter.types,
             not_types: filter.not_types,
@@ -46,8 +38,8 @@ impl From<RoomEventFilter> for EventFilter {
             not_rooms: filter.not_rooms,
             url: filter.url_filter.map(|url| matches!(url, UrlFilter::EventsWithUrl)),
             limit: filter.limit.map(u64::from),
-            lazy_load_members,
-            include_redundant_members,
+            // Redundant members are always sent: what a client has is not kept track of.
+            lazy_load_members: !filter.lazy_load_options.is_disabled(),
         }
     }
 }

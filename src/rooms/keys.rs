@@ -65,6 +65,7 @@ impl ServerKey {
     }
 
     /// The public half, in unpadded base64.
+    #[cfg(test)]
     pub(crate) fn public_key(&self) -> String {
         BASE64_STANDARD_NO_PAD.encode(self.key.verifying_key().as_bytes())
     }

@@ -17,7 +17,7 @@ use crate::storage::{
 };
 
 /// The longest time somebody counts as typing without saying so again.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 /// Who is typing in which room.
 #[derive(Clone)]

@@ -55,7 +55,6 @@ impl HistoryVisibility {
 /// What one user may read of one room.
 #[derive(Clone, Debug)]
 pub(crate) struct Visibility {
-    user: UserNumber,
     user_id: String,
     /// The user's memberships, each with the stream position from which on it held, oldest first.
     memberships: Vec<(u64, Membership)>,
@@ -96,7 +95,6 @@ impl Visibility {
         };
         let histories = history(at, room, "m.room.history_visibility", "").await?;
         Ok(Self {
-            user,
             user_id: user_id.to_string(),
             memberships,
             histories: histories
@@ -187,11 +185,6 @@ impl Visibility {
 
     fn joined_after(&self, position: u64) -> bool {
         self.memberships.iter().rev().any(|(at, is)| *is == Membership::Join && *at > position)
-    }
-
-    /// Whose view this is.
-    pub(crate) fn user(&self) -> UserNumber {
-        self.user
     }
 }
 

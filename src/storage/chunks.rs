@@ -2,7 +2,7 @@
 
 use super::{
     Batch, MAX_VALUE_BYTES, Range, Read, StorageError, Table,
-    key::{AsKey, Key, take},
+    key::{Key, take},
     value::Value,
 };
 

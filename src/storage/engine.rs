@@ -51,6 +51,7 @@ pub(crate) trait Read: Send + Sync {
 #[derive(Clone)]
 pub(super) enum Engine {
     /// Everything in memory: for tests.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests make one"))]
     Memory(MemoryEngine),
     /// On disk.
     RocksDb(RocksEngine),

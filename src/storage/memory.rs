@@ -44,11 +44,13 @@ impl MemoryEngine {
     }
 
     /// An empty engine that wakes those who wait by `wakes`.
+    #[cfg(test)]
     pub(super) fn new(wakes: Arc<Wakes>) -> Self {
         Self { wakes, ..Self::default() }
     }
 
     /// How many reads there were, each of them a round trip for an engine across a network.
+    #[cfg(test)]
     pub(super) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }

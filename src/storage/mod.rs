@@ -7,7 +7,8 @@
 mod batch;
 #[cfg(feature = "bench")]
 pub mod bench;
-pub(crate) mod chunks;
+#[cfg_attr(not(test), expect(dead_code, reason = "no table holds values that large yet"))]
+mod chunks;
 mod engine;
 pub(crate) mod intern;
 pub(crate) mod key;
@@ -29,8 +30,7 @@ use std::sync::Arc;
 
 pub(crate) use batch::{Batch, Durability};
 pub(crate) use engine::{Pending, Read, Snapshot};
-pub(crate) use layout::Layout;
-pub(crate) use open::{OpenError, Settings};
+pub(crate) use open::Settings;
 pub(crate) use positions::Position;
 pub(crate) use table::{Range, Table};
 pub(crate) use value::{Json, Value};
@@ -211,11 +211,6 @@ impl Db {
     /// The position up to which everything is committed and may be read.
     pub(crate) fn visible_position(&self) -> u64 {
         self.shared.positions.visible()
-    }
-
-    /// Follows the visible position.
-    pub(crate) fn watch_position(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.shared.positions.watch()
     }
 
     /// Starts waiting for what concerns `user`: see [`Batch::wake`].

@@ -14,7 +14,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::{intern::UserNumber, wakes::Wakes};
 
@@ -26,7 +25,6 @@ pub(super) const BLOCK: u64 = 10_000;
 pub(crate) struct Positions {
     allocation: Mutex<Allocation>,
     visible: AtomicU64,
-    changed: watch::Sender<u64>,
     wakes: Arc<Wakes>,
 }
 
@@ -54,12 +52,7 @@ impl Positions {
             in_flight: BTreeMap::new(),
         };
         let last = ceiling.max(1) - 1;
-        Arc::new(Self {
-            allocation: Mutex::new(allocation),
-            visible: AtomicU64::new(last),
-            changed: watch::Sender::new(last),
-            wakes,
-        })
+        Arc::new(Self { allocation: Mutex::new(allocation), visible: AtomicU64::new(last), wakes })
     }
 
     /// The next position; none when the ceiling must be raised first.
@@ -90,11 +83,6 @@ impl Positions {
         self.visible.load(Ordering::Acquire)
     }
 
-    /// Follows the visible position.
-    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
     fn done(&self, value: u64, users: Vec<UserNumber>) {
         let mut allocation = self.allocation.lock();
         allocation.in_flight.insert(value, Some(users));
@@ -110,7 +98,6 @@ impl Positions {
             None => allocation.next - 1,
         };
         self.visible.store(visible, Ordering::Release);
-        self.changed.send_replace(visible);
         drop(allocation);
         self.wakes.wake(&woken);
     }

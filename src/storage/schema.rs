@@ -106,27 +106,27 @@ tables! {
     /// it was built on, so that a change built on one that failed fails too.
     ROOM_HEADS = RoomHeads "room_heads": RoomNumber => EventNumber;
     /// Every event, by room.
-    EVENTS = Events "events": (RoomNumber, EventNumber) => EventRecord;
+    EVENTS = Events "events" [Layout::TEXT.prefix(8)]: (RoomNumber, EventNumber) => EventRecord;
     /// Where an event is kept.
     EVENT_IDS = EventIds "event_ids": OwnedEventId => (RoomNumber, EventNumber);
     /// A room's events in the order in which they are shown. The key of a live event is its stream
     /// position; of backfilled ones it is negative and counts down. Rejected and soft-failed events
     /// and outliers are not here.
-    TIMELINE = Timeline "timeline": (RoomNumber, i64) => EventNumber;
+    TIMELINE = Timeline "timeline" [Layout::NUMBERS.prefix(8)]: (RoomNumber, i64) => EventNumber;
     /// The accepted events that no accepted event refers to yet.
     FORWARD_EXTREMITIES = ForwardExtremities "forward_extremities": (RoomNumber, EventNumber) => ();
     /// A room's current state by (type, state key).
-    CURRENT_STATE = CurrentState "current_state": (RoomNumber, String, String) => EventNumber;
+    CURRENT_STATE = CurrentState "current_state" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, String) => EventNumber;
     /// Every event that ever held a (type, state key) of a room's current state, by the stream
     /// position from which on it did.
-    STATE_HISTORY = StateHistory "state_history":
+    STATE_HISTORY = StateHistory "state_history" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, String, String, u64) => EventNumber;
     /// The changes of a room's current state, by stream position.
-    STATE_CHANGES = StateChanges "state_changes": (RoomNumber, u64) => StateChange;
+    STATE_CHANGES = StateChanges "state_changes" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64) => StateChange;
     /// The rooms that a user was ever invited to, joined or knocked on.
-    USER_ROOMS = UserRooms "user_rooms": (UserNumber, RoomNumber) => UserRoom;
+    USER_ROOMS = UserRooms "user_rooms" [Layout::TEXT.prefix(8)]: (UserNumber, RoomNumber) => UserRoom;
     /// A room's members by their current membership.
-    ROOM_MEMBERS = RoomMembers "room_members":
+    ROOM_MEMBERS = RoomMembers "room_members" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, Membership, UserNumber) => EventNumber;
     /// The event that a device's request made: by user, device, what kind of request in which room,
     /// and the transaction ID.
@@ -144,9 +144,9 @@ tables! {
     PROFILE_UPDATES = ProfileUpdates "profile_updates": UserNumber => ();
 
     /// Up to where a user has read: the latest receipt by kind and thread.
-    RECEIPTS = Receipts "receipts": (RoomNumber, UserNumber, String, String) => Json<Receipt>;
+    RECEIPTS = Receipts "receipts" [Layout::TEXT.prefix(8)]: (RoomNumber, UserNumber, String, String) => Json<Receipt>;
     /// Which receipts changed, by stream position; a receipt stands here once.
-    RECEIPT_CHANGES = ReceiptChanges "receipt_changes": (RoomNumber, u64) => Json<ReceiptSlot>;
+    RECEIPT_CHANGES = ReceiptChanges "receipt_changes" [Layout::TEXT.prefix(8)]: (RoomNumber, u64) => Json<ReceiptSlot>;
     /// Local accounts, closed ones too, so that no name is given out twice.
     ACCOUNTS = Accounts "accounts": UserNumber => Json<Account>;
     /// Devices that are logged in.
@@ -155,7 +155,7 @@ tables! {
     DEVICE_ACTIVITY = DeviceActivity "device_activity":
         (UserNumber, OwnedDeviceId) => Json<Activity>;
     /// Access and refresh tokens by their hash.
-    TOKENS = Tokens "tokens": [u8; 32] => Json<Token>;
+    TOKENS = Tokens "tokens" [Layout::INCOMPRESSIBLE]: [u8; 32] => Json<Token>;
     /// The tokens of a device.
     DEVICE_TOKENS = DeviceTokens "device_tokens": (UserNumber, OwnedDeviceId, [u8; 32]) => ();
     /// Registration tokens.
@@ -171,19 +171,19 @@ tables! {
     /// The third-party identifiers of a user, by medium and address.
     USER_THREEPIDS = UserThreepids "user_threepids": (UserNumber, String, String) => Json<Threepid>;
     /// Profiles of local users.
-    PROFILES = Profiles "profiles": UserNumber => Json<Profile>;
+    PROFILES = Profiles "profiles" [Layout::TEXT]: UserNumber => Json<Profile>;
     /// Accounts that are being closed: what is left of them is removed, also after a restart.
     CLOSING_ACCOUNTS = ClosingAccounts "closing_accounts": UserNumber => ();
     /// Users whose account was closed and who are still to be taken out of their rooms.
     CLOSED_ACCOUNTS = ClosedAccounts "closed_accounts": UserNumber => ();
     /// Account data by user, room (0: global) and type.
-    ACCOUNT_DATA = AccountData "account_data":
+    ACCOUNT_DATA = AccountData "account_data" [Layout::TEXT.prefix(8)]:
         (UserNumber, RoomNumber, String) => AccountDatum;
     /// Account data by user and the stream position of its last change: room and type.
-    ACCOUNT_DATA_CHANGES = AccountDataChanges "account_data_changes":
+    ACCOUNT_DATA_CHANGES = AccountDataChanges "account_data_changes" [Layout::NUMBERS.prefix(8)]:
         (UserNumber, u64) => (RoomNumber, String);
     /// Filters for `/sync` by the user and the hash of their content.
-    FILTERS = Filters "filters": (UserNumber, String) => Vec<u8>;
+    FILTERS = Filters "filters" [Layout::TEXT.prefix(8)]: (UserNumber, String) => Vec<u8>;
 
     // Tables of storage's own tests; they go last.
     @testing {

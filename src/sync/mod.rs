@@ -12,7 +12,6 @@ mod v3;
 use crate::{rooms::RoomError, storage::StorageError};
 
 pub(crate) use filter::SyncFilter;
-pub(crate) use response::Response;
 pub(crate) use v3::{Request, Sync};
 
 /// Why a sync is not answered.

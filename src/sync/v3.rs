@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The longest a request waits, whatever the client asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
+const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 /// Answers syncs.
 #[derive(Clone)]

@@ -12,6 +12,8 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
+/// A library that at `info` tells of every event it checks, with its ID.
+const VERBOSE_AT_INFO: &str = "ruma_state_res=warn";
 /// Libraries that below `info` tell of every frame and packet, headers with access tokens included.
 const TALKATIVE: &str = "h2=info,hickory_proto=info,hickory_resolver=info,hyper=info,\
                          hyper_util=info,mio=info,reqwest=info,rustls=info,tower=info";
@@ -80,10 +82,12 @@ pub(crate) fn filter(level: &str) -> Result<EnvFilter, BadLevel> {
             return Err(BadLevel(format!("`{word}` is no level")));
         }
     }
-    if level.parse::<LevelFilter>().is_ok_and(|level| level > LevelFilter::INFO) {
-        EnvFilter::try_new(format!("{level},{TALKATIVE}"))
-    } else {
-        EnvFilter::try_new(level)
+    match level.parse::<LevelFilter>() {
+        Ok(bare) if bare > LevelFilter::INFO => {
+            EnvFilter::try_new(format!("{level},{TALKATIVE},{VERBOSE_AT_INFO}"))
+        }
+        Ok(LevelFilter::INFO) => EnvFilter::try_new(format!("{level},{VERBOSE_AT_INFO}")),
+        _ => EnvFilter::try_new(level),
     }
     .map_err(|error| BadLevel(error.to_string()))
 }

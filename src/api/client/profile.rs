@@ -62,7 +62,6 @@ pub(crate) async fn get_profile_field(
 pub(crate) async fn set_profile_field(
     State(rooms): State<Rooms>,
     State(profiles): State<Profiles>,
-    State(rooms): State<Rooms>,
     ClientJson { session, arguments, mut value }: ClientJson<serde_json::Map<String, JsonValue>>,
 ) -> Result<axum::Json<serde_json::Map<String, JsonValue>>, ApiError> {
     let [user_id, key] = arguments.as_slice() else {
@@ -82,7 +81,6 @@ pub(crate) async fn set_profile_field(
 pub(crate) async fn delete_profile_field(
     State(rooms): State<Rooms>,
     State(profiles): State<Profiles>,
-    State(rooms): State<Rooms>,
     Client { session, request, .. }: Client<delete_profile_field::v3::Request>,
 ) -> Result<Ruma<delete_profile_field::v3::Response>, ApiError> {
     check_own(&session, &request.user_id)?;

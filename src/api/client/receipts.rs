@@ -25,7 +25,7 @@ use crate::{
 /// `POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}`
 pub(crate) async fn create_receipt(
     State(rooms): State<Rooms>,
-    State(receipts): State<Receipts>,
+    State(store): State<Receipts>,
     State(account_data): State<AccountData>,
     Client { session, request, .. }: Client<create_receipt::v3::Request>,
 ) -> Result<Ruma<create_receipt::v3::Response>, ApiError> {
@@ -45,18 +45,18 @@ pub(crate) async fn create_receipt(
     let thread = match &request.thread {
         ReceiptThread::Unthreaded => "",
         ReceiptThread::Main => "main",
-        ReceiptThread::Thread(root) => root.as_str(),
+        ReceiptThread::Thread(thread) => thread.as_str(),
         _ => return Err(ApiError::invalid_param("this is no thread ID")),
     };
     let up_to = read_up_to(&rooms, &session, &room, request.event_id).await?;
-    set(&receipts, &session, &room, &kind, thread, &up_to).await?;
+    set(&store, &session, &room, &kind, thread, &up_to).await?;
     Ok(Ruma(create_receipt::v3::Response::new()))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/read_markers`
 pub(crate) async fn set_read_markers(
     State(rooms): State<Rooms>,
-    State(receipts): State<Receipts>,
+    State(store): State<Receipts>,
     State(account_data): State<AccountData>,
     Client { session, request, .. }: Client<set_read_marker::v3::Request>,
 ) -> Result<Ruma<set_read_marker::v3::Response>, ApiError> {
@@ -75,7 +75,7 @@ pub(crate) async fn set_read_markers(
         mark_fully_read(&account_data, &session, &room, event_id).await?;
     }
     for (kind, up_to) in &markers {
-        set(&receipts, &session, &room, kind, "", up_to).await?;
+        set(&store, &session, &room, kind, "", up_to).await?;
     }
     Ok(Ruma(set_read_marker::v3::Response::new()))
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{Db, OpenError, Settings};
+use super::{Db, Settings, open::OpenError};
 
 /// Small, so that tests also see full buffers.
 const BUDGET_BYTES: u64 = 32 << 20;

@@ -3,7 +3,7 @@
 use tempfile::tempdir;
 
 use super::{open, reopen, settings};
-use crate::storage::{Batch, Db, OpenError, Settings, schema::META, value::Value};
+use crate::storage::{Batch, Db, Settings, open::OpenError, schema::META, value::Value};
 
 #[tokio::test]
 async fn what_was_committed_is_there_after_a_restart() {
