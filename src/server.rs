@@ -96,7 +96,14 @@ impl Server {
         tokio::spawn(rooms.clone().run_profile_updates());
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
-        let sync = Sync::new(db.clone(), rooms.clone(), typing.clone(), receipts.clone(), stopping);
+        let sync = Sync::new(
+            db.clone(),
+            rooms.clone(),
+            typing.clone(),
+            receipts.clone(),
+            sessions.clone(),
+            stopping,
+        );
         Ok(Self {
             areas: Areas {
                 config: Arc::new(config.clone()),

@@ -62,7 +62,8 @@ async fn a_conversation_survives_sigkill() {
     let server = Server::start(&Config::default());
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room_with(&[&bob]).await;
-    let mut sync = bob.sync();
+    // More than the usual ten events of a timeline pass between two syncs.
+    let mut sync = bob.sync().with_filter(r#"{"room":{"timeline":{"limit":100}}}"#);
     sync.now().await;
     let mut sent = Vec::new();
     let mut seen = Vec::new();

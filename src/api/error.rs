@@ -174,6 +174,7 @@ impl From<SyncError> for ApiError {
     fn from(error: SyncError) -> Self {
         match error {
             SyncError::FromTheFuture => Self::invalid_param(error),
+            SyncError::LoggedOut => AuthError::Unknown { soft_logout: false }.into(),
             SyncError::Storage(error) => error.into(),
             SyncError::Room(error) => error.into(),
         }

@@ -20,6 +20,9 @@ pub(crate) enum SyncError {
     /// The token says more was seen than there is.
     #[error("this server has not given out that token")]
     FromTheFuture,
+    /// The device was logged out while its request waited.
+    #[error("the device was logged out")]
+    LoggedOut,
     /// What happened can't be read.
     #[error("cannot read what happened")]
     Storage(#[from] StorageError),

@@ -7,7 +7,7 @@ use std::{
 
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedRoomId, UserId,
+    CanonicalJsonObject, OwnedDeviceId, OwnedEventId, OwnedRoomId, UserId,
     api::{Direction, client::filter::FilterDefinition},
     server_name, user_id,
 };
@@ -21,8 +21,11 @@ use crate::{
         keys::ServerKey, receipts::Receipts, typing::Typing,
     },
     shutdown::Shutdown,
-    storage::Db,
-    users::session::Session,
+    storage::{Batch, Db, Json, schema::DEVICES},
+    users::{
+        rows::Device,
+        session::{Session, Sessions},
+    },
 };
 
 /// A server in memory.
@@ -30,6 +33,7 @@ struct World {
     db: Db,
     rooms: Rooms,
     typing: Typing,
+    sessions: Sessions,
     sync: Sync,
     shutdown: Shutdown,
     transaction: u64,
@@ -42,17 +46,28 @@ impl World {
         let clock = Clock::manual(1_700_000_000_000);
         let key = ServerKey::load(&db, &random, server_name!("localhost")).await.unwrap();
         let profiles = Box::new(|_| Box::pin(async { Ok(Profile::default()) }) as _);
+        let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
         let rooms = Rooms::new(db.clone(), clock.clone(), random, key, profiles);
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock);
         let shutdown = Shutdown::new();
-        let sync =
-            Sync::new(db.clone(), rooms.clone(), typing.clone(), receipts, shutdown.stopping());
-        Self { db, rooms, typing, sync, shutdown, transaction: 0 }
+        let sync = Sync::new(
+            db.clone(),
+            rooms.clone(),
+            typing.clone(),
+            receipts,
+            sessions.clone(),
+            shutdown.stopping(),
+        );
+        Self { db, rooms, typing, sessions, sync, shutdown, transaction: 0 }
     }
 
     async fn session(&self, user_id: &UserId) -> Session {
         let user = self.db.users().intern(&self.db, user_id).await.unwrap();
+        let mut batch = Batch::new();
+        let key = (user, OwnedDeviceId::from("DEVICE"));
+        DEVICES.put(&mut batch, &key, &Json(Device::default()));
+        self.db.commit(batch).await.unwrap();
         Session { user_id: user_id.to_owned(), user, device_id: "DEVICE".into(), guest: false }
     }
 
@@ -471,4 +486,22 @@ async fn rooms_without_news_cost_no_reads() {
     world.sync(&alice, &request).await;
     let busy = world.db.round_trips() - before;
     assert!(busy <= idle + 12, "{busy} reads for one message in one of 21 rooms");
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_when_its_device_is_logged_out() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let first = world.sync(&alice, &Request::default()).await;
+    let request = Request {
+        since: Some(since(&first)),
+        timeout: Duration::from_mins(1),
+        ..Request::default()
+    };
+    let (outcome, removed) = tokio::join!(
+        tokio::time::timeout(Duration::from_secs(30), world.sync.v3(&alice, &request)),
+        world.sessions.remove_device(alice.user, &alice.device_id),
+    );
+    removed.unwrap();
+    assert!(matches!(outcome.unwrap(), Err(SyncError::LoggedOut)));
 }

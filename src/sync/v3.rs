@@ -27,7 +27,10 @@ use crate::{
         intern::{RoomNumber, UserNumber},
         schema::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, USER_ROOMS},
     },
-    users::{GLOBAL, session::Session},
+    users::{
+        GLOBAL,
+        session::{Session, Sessions},
+    },
 };
 
 /// The longest a request waits, whatever the client asks for.
@@ -40,6 +43,7 @@ pub(crate) struct Sync {
     pub(super) rooms: Rooms,
     pub(super) typing: Typing,
     pub(super) receipts: Receipts,
+    sessions: Sessions,
     stopping: Stopping,
 }
 
@@ -68,16 +72,18 @@ impl Sync {
         rooms: Rooms,
         typing: Typing,
         receipts: Receipts,
+        sessions: Sessions,
         stopping: Stopping,
     ) -> Self {
-        Self { db, rooms, typing, receipts, stopping }
+        Self { db, rooms, typing, receipts, sessions, stopping }
     }
 
     /// What happened since the token: at once if there is something, or when something happens, or
     /// nothing when the time is over.
     ///
     /// # Errors
-    /// [`SyncError::FromTheFuture`] for a token that this server has not given out.
+    /// [`SyncError::FromTheFuture`] for a token that this server has not given out,
+    /// [`SyncError::LoggedOut`] if the device goes while the request waits.
     pub(crate) async fn v3(
         &self,
         session: &Session,
@@ -96,7 +102,13 @@ impl Sync {
                 return Ok(response);
             }
             tokio::select! {
-                () = waiter.woken() => {}
+                () = waiter.woken() => {
+                    // What woke it may be that its device is gone.
+                    let device = self.sessions.device(session.user, &session.device_id).await?;
+                    if device.is_none() {
+                        return Err(SyncError::LoggedOut);
+                    }
+                }
                 () = sleep_until(deadline) => return Ok(response),
                 // A server that stops lets its clients go at once.
                 () = self.stopping.wait() => return Ok(response),

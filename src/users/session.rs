@@ -405,6 +405,8 @@ impl Sessions {
         }
         DEVICES.delete(batch, &key);
         DEVICE_ACTIVITY.delete(batch, &key);
+        // A sync of the device that waits ends now, rather than with the next message.
+        batch.wake([user]);
         let hashes = self.hashes(user, device_id).await?;
         Ok(end(batch, user, device_id, &hashes))
     }

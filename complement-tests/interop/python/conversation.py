@@ -33,7 +33,7 @@ class Person:
 
     def __init__(self, name):
         # Retries as long as the server is away, as a client in somebody's pocket does.
-        config = AsyncClientConfig(max_timeouts=0, backoff_factor=0.1, max_timeout_retry_wait_time=1)
+        config = AsyncClientConfig(max_timeouts=None, backoff_factor=0.1, max_timeout_retry_wait_time=1)
         self.client = AsyncClient(os.environ["HOMESERVER_URL"], f"{name}-{secrets.token_hex(4)}", config=config)
         self.invites = []
         self.messages = []

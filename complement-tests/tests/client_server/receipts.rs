@@ -75,24 +75,6 @@ async fn read_markers_set_receipt_and_fully_read() {
     .await;
 }
 
-/// Reading makes the unread count go down.
-/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
-#[tokio::test]
-async fn a_receipt_resets_the_unread_count() {
-    let server = Server::shared();
-    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice.create_room(json!({ "is_direct": true, "invite": [bob.user_id] })).await;
-    bob.join(&room).await;
-    let message = alice.say(&room, "hello").await;
-    let mut sync = bob.sync();
-    let count = |response: &serde_json::Value| {
-        response["rooms"]["join"][&room]["unread_notifications"]["notification_count"].as_u64()
-    };
-    sync.until(|response| count(response).filter(|count| *count > 0)).await;
-    receipt(&bob, &room, "m.read", &message).await.ok();
-    sync.until(|response| count(response).filter(|count| *count == 0)).await;
-}
-
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid>
 #[tokio::test]
 async fn unknown_kinds_and_strangers_are_refused() {
