@@ -213,6 +213,36 @@ async fn deleting_a_device_takes_the_password_and_the_same_request() {
     assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
 }
 
+/// The homeserver gives out the sessions: one that a client made up, or whose time is over, proves
+/// nothing.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
+#[tokio::test]
+async fn an_unknown_authentication_session_is_refused_and_a_new_one_given() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let path = format!("/v3/devices/{}", alice.device_id);
+    let with = |session: &Value| {
+        json!({ "auth": {
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": "alice" },
+            "password": "secret",
+            "session": session,
+        }})
+    };
+    for session in ["made-up".to_owned(), String::new(), "x".repeat(1_000)] {
+        let made_up = server.delete(&path, &alice, with(&json!(session))).await;
+        assert_eq!(refused(&made_up), (401, "M_UNKNOWN"));
+        assert_ne!(made_up.1["session"], session.as_str());
+    }
+    let asked = server.delete(&path, &alice, json!({})).await;
+    server.clock.advance(std::time::Duration::from_hours(1));
+    let expired = server.delete(&path, &alice, with(&asked.1["session"])).await;
+    assert_eq!(refused(&expired), (401, "M_UNKNOWN"));
+    assert_eq!(server.get("/v3/account/whoami", Some(&alice)).await.0, StatusCode::OK);
+    let right = server.delete(&path, &alice, with(&expired.1["session"])).await;
+    assert_eq!(right, (StatusCode::OK, json!({})));
+}
+
 #[tokio::test]
 async fn devices_are_listed_named_and_found() {
     let server = TestServer::open().await;
