@@ -446,6 +446,12 @@ async fn guests_may_look_around_where_they_are_allowed() {
     assert_eq!(me["is_guest"], true);
     let refused_to_guest = server.get("/v3/capabilities", Some(&guest)).await;
     assert_eq!(refused(&refused_to_guest), (403, "M_GUEST_ACCESS_FORBIDDEN"));
+    // These can be used without a token too, but not by a guest.
+    for path in ["/v3/account/password", "/v3/account/deactivate"] {
+        let answer = server.post(path, Some(&guest), json!({ "new_password": "better" })).await;
+        assert_eq!(refused(&answer), (403, "M_GUEST_ACCESS_FORBIDDEN"), "{path}");
+    }
+    assert_eq!(server.get("/versions", Some(&guest)).await.0, StatusCode::OK);
 }
 
 #[tokio::test]
