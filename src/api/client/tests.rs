@@ -378,8 +378,10 @@ async fn account_data_is_ones_own() {
     assert_eq!(refused(&other), (403, "M_FORBIDDEN"));
     let none = server.get(&format!("{path}/none"), Some(&alice)).await;
     assert_eq!(refused(&none), (404, "M_NOT_FOUND"));
-    let managed = server.put(&format!("{path}/m.push_rules"), &alice, json!({})).await;
-    assert_eq!(refused(&managed), (405, "M_BAD_JSON"));
+    for kind in ["m.push_rules", "m.fully_read"] {
+        let managed = server.put(&format!("{path}/{kind}"), &alice, json!({})).await;
+        assert_eq!(refused(&managed), (405, "M_BAD_JSON"));
+    }
     let list = server.put(&format!("{path}/a"), &alice, json!([])).await;
     assert_eq!(refused(&list), (400, "M_BAD_JSON"));
     let room = "/v3/user/@alice:localhost/rooms/!unknown:localhost/tags";
