@@ -232,10 +232,15 @@ impl From<AccountError> for ApiError {
             | AccountError::BadCredentials
             | AccountError::BadLoginToken
             | AccountError::UiaChanged
-            | AccountError::BadSharedSecret { .. }
             | AccountError::Forbidden { .. } => Self::forbidden(error),
             AccountError::Deactivated => Self::new(ErrorKind::UserDeactivated, error),
-            AccountError::UnknownLoginType => Self::new(ErrorKind::Unknown, error),
+            // As Synapse answers; the spec does not have shared secrets.
+            AccountError::NoSharedSecret
+            | AccountError::UnknownNonce
+            | AccountError::UnknownLoginType => Self::new(ErrorKind::Unknown, error),
+            AccountError::WrongMac => {
+                Self::with_status(StatusCode::FORBIDDEN, ErrorKind::Unknown, error)
+            }
             AccountError::Uia(info) => Self::Uiaa(info),
             AccountError::NotFound { .. } => Self::not_found(error),
             AccountError::ThreepidInUse => Self::new(ErrorKind::ThreepidInUse, error),

@@ -425,14 +425,18 @@ async fn scripts_register_with_the_shared_secret() {
         "nonce": nonce, "username": "alice", "password": "secret", "admin": false, "mac": mac,
     });
     let wrong = server.request(Method::POST, path, None, Some(&body)).await;
-    assert_eq!(refused(&wrong), (403, "M_FORBIDDEN"));
+    assert_eq!(refused(&wrong), (403, "M_UNKNOWN"));
+    body["nonce"] = json!("made-up");
+    let made_up = server.request(Method::POST, path, None, Some(&body)).await;
+    assert_eq!(refused(&made_up), (400, "M_UNKNOWN"));
+    body["nonce"] = json!(nonce);
     body["admin"] = json!(true);
     let (status, answer) = server.request(Method::POST, path, None, Some(&body)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(answer["user_id"], "@alice:localhost");
     assert_eq!(answer["home_server"], "localhost");
     let again = server.request(Method::POST, path, None, Some(&body)).await;
-    assert_eq!(refused(&again), (403, "M_FORBIDDEN"));
+    assert_eq!(refused(&again), (400, "M_UNKNOWN"));
     assert_eq!(server.post("/v3/login", None, password_login("alice")).await.0, StatusCode::OK);
 }
 
