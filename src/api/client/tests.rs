@@ -398,9 +398,17 @@ async fn filters_are_stored_and_validated() {
     let (_, answer) = server.post(path, Some(&alice), filter.clone()).await;
     let id = answer["filter_id"].as_str().unwrap();
     assert_eq!(server.get(&format!("{path}/{id}"), Some(&alice)).await.1, filter);
-    let wrong = json!({ "room": { "timeline": { "limit": "seven" } } });
-    let wrong = server.post(path, Some(&alice), wrong).await;
-    assert_eq!(refused(&wrong), (400, "M_BAD_JSON"));
+    for wrong in [
+        json!({ "room": { "timeline": { "limit": "seven" } } }),
+        json!({ "event_format": "xml" }),
+    ] {
+        let wrong = server.post(path, Some(&alice), wrong).await;
+        assert_eq!(refused(&wrong), (400, "M_BAD_JSON"));
+    }
+    let inline = "/v3/sync?filter=%7B%22event_format%22%3A%22xml%22%7D";
+    assert_eq!(refused(&server.get(inline, Some(&alice)).await), (400, "M_BAD_JSON"));
+    let federation = json!({ "event_format": "federation" });
+    assert_eq!(server.post(path, Some(&alice), federation).await.0, StatusCode::OK);
     let none = server.get(&format!("{path}/none"), Some(&alice)).await;
     assert_eq!(refused(&none), (404, "M_NOT_FOUND"));
 }
