@@ -155,6 +155,7 @@ impl From<RoomError> for ApiError {
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
+            RoomError::NotLeft { .. } => ErrorKind::Unknown,
             RoomError::BadState { .. } => ErrorKind::BadState,
             RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
             RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,

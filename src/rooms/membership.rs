@@ -196,7 +196,7 @@ impl Rooms {
     /// Forgets a room that the user left: it is no longer theirs to read.
     ///
     /// # Errors
-    /// [`RoomError::BadState`] while the user is in it, or invited.
+    /// [`RoomError::NotLeft`] while the user is in it, or invited.
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>
     pub(crate) async fn forget(
@@ -210,8 +210,7 @@ impl Rooms {
             let row = USER_ROOMS.get(self.db(), &key).await?;
             let Some(row) = row else { return Err(RoomError::NotInRoom { room: room.id.clone() }) };
             if !matches!(row.membership, Membership::Leave | Membership::Ban) {
-                let why = "leave the room before forgetting it".to_owned();
-                return Err(RoomError::BadState { why });
+                return Err(RoomError::NotLeft { room: room.id.clone() });
             }
             if row.forgotten {
                 return Ok(());

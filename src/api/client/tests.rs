@@ -311,6 +311,19 @@ async fn a_closed_account_is_gone_and_its_name_stays_taken() {
     assert_eq!(refused(&taken), (400, "M_USER_IN_USE"));
 }
 
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget>
+#[tokio::test]
+async fn a_room_is_forgotten_only_after_leaving_it() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let (_, room) = server.post("/v3/createRoom", Some(&alice), json!({})).await;
+    let path = format!("/v3/rooms/{}", room["room_id"].as_str().unwrap());
+    let forget = async || server.post(&format!("{path}/forget"), Some(&alice), json!({})).await;
+    assert_eq!(refused(&forget().await), (400, "M_UNKNOWN"));
+    server.post(&format!("{path}/leave"), Some(&alice), json!({})).await;
+    assert_eq!(forget().await, (StatusCode::OK, json!({})));
+}
+
 #[tokio::test]
 async fn a_login_token_logs_in_once() {
     let server = TestServer::open().await;
