@@ -311,6 +311,39 @@ async fn a_closed_account_is_gone_and_its_name_stays_taken() {
     assert_eq!(refused(&taken), (400, "M_USER_IN_USE"));
 }
 
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+#[tokio::test]
+async fn a_closed_account_leaves_its_rooms() {
+    let server = TestServer::open().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let body = json!({ "invite": [bob.user_id] });
+    let (_, room) = server.post("/v3/createRoom", Some(&alice), body).await;
+    let path = format!("/v3/rooms/{}", room["room_id"].as_str().unwrap());
+    let joined = server.post(&format!("{path}/join"), Some(&bob), json!({})).await;
+    assert_eq!(joined.0, StatusCode::OK);
+    let body = json!({ "auth": {
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": "bob" },
+        "password": "secret",
+    }});
+    let closed = server.post("/v3/account/deactivate", Some(&bob), body).await;
+    assert_eq!(closed.0, StatusCode::OK);
+    // The answer does not wait for the rooms.
+    let members = format!("{path}/joined_members");
+    let left = async {
+        loop {
+            let (_, answer) = server.get(&members, Some(&alice)).await;
+            if answer["joined"].as_object().unwrap().keys().eq([&alice.user_id]) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), left).await.unwrap();
+    let member = format!("{path}/state/m.room.member/{}", bob.user_id);
+    assert_eq!(server.get(&member, Some(&alice)).await.1["membership"], "leave");
+}
+
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget>
 #[tokio::test]
 async fn a_room_is_forgotten_only_after_leaving_it() {
@@ -411,10 +444,9 @@ async fn filters_are_stored_and_validated() {
     let (_, answer) = server.post(path, Some(&alice), filter.clone()).await;
     let id = answer["filter_id"].as_str().unwrap();
     assert_eq!(server.get(&format!("{path}/{id}"), Some(&alice)).await.1, filter);
-    for wrong in [
-        json!({ "room": { "timeline": { "limit": "seven" } } }),
-        json!({ "event_format": "xml" }),
-    ] {
+    for wrong in
+        [json!({ "room": { "timeline": { "limit": "seven" } } }), json!({ "event_format": "xml" })]
+    {
         let wrong = server.post(path, Some(&alice), wrong).await;
         assert_eq!(refused(&wrong), (400, "M_BAD_JSON"));
     }
