@@ -94,6 +94,7 @@ impl Server {
         let key = ServerKey::load(&db, &random, &config.server_name).await?;
         let rooms = Rooms::new(db.clone(), clock.clone(), random, key, member_profiles(&profiles));
         tokio::spawn(rooms.clone().run_profile_updates());
+        tokio::spawn(rooms.clone().run_closed_accounts());
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
         let sync = Sync::new(

@@ -155,6 +155,7 @@ impl From<RoomError> for ApiError {
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
+            RoomError::NotLeft { .. } => ErrorKind::Unknown,
             RoomError::BadState { .. } => ErrorKind::BadState,
             RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
             RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,
@@ -233,10 +234,15 @@ impl From<AccountError> for ApiError {
             | AccountError::BadCredentials
             | AccountError::BadLoginToken
             | AccountError::UiaChanged
-            | AccountError::BadSharedSecret { .. }
             | AccountError::Forbidden { .. } => Self::forbidden(error),
             AccountError::Deactivated => Self::new(ErrorKind::UserDeactivated, error),
-            AccountError::UnknownLoginType => Self::new(ErrorKind::Unknown, error),
+            // As Synapse answers; the spec does not have shared secrets.
+            AccountError::NoSharedSecret
+            | AccountError::UnknownNonce
+            | AccountError::UnknownLoginType => Self::new(ErrorKind::Unknown, error),
+            AccountError::WrongMac => {
+                Self::with_status(StatusCode::FORBIDDEN, ErrorKind::Unknown, error)
+            }
             AccountError::Uia(info) => Self::Uiaa(info),
             AccountError::NotFound { .. } => Self::not_found(error),
             AccountError::ThreepidInUse => Self::new(ErrorKind::ThreepidInUse, error),
@@ -293,6 +299,7 @@ impl From<AccountDataError> for ApiError {
 impl From<FilterError> for ApiError {
     fn from(error: FilterError) -> Self {
         match &error {
+            FilterError::UnknownEventFormat => Self::bad_json(&error),
             FilterError::TooLarge => Self::new(ErrorKind::TooLarge, &error),
             FilterError::TooMany => Self::forbidden(&error),
             FilterError::Storage(_) => Self::internal(&error),

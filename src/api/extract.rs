@@ -168,10 +168,7 @@ where
         let received = Received::<R>::new(request, state).await?;
         let token = received.token().ok_or(AuthError::Missing)?;
         let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
-        if session.guest && !guests::may_use::<R>() {
-            let message = "Guests may not use this endpoint";
-            return Err(ApiError::new(ErrorKind::GuestAccessForbidden, message));
-        }
+        guests::check::<R>(&session)?;
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
     }
@@ -189,7 +186,10 @@ where
         let received = Received::<R>::new(request, state).await?;
         let session = match received.token() {
             Some(token) => {
-                Some(Sessions::from_ref(state).authenticate(&token, &received.caller).await?)
+                let sessions = Sessions::from_ref(state);
+                let session = sessions.authenticate(&token, &received.caller).await?;
+                guests::check::<R>(&session)?;
+                Some(session)
             }
             None => None,
         };

@@ -1,11 +1,14 @@
 //! What guests may do.
 
-use ruma::api::{IncomingRequest, path_builder::PathBuilder};
+use ruma::api::{IncomingRequest, error::ErrorKind, path_builder::PathBuilder};
+
+use super::error::ApiError;
+use crate::users::session::Session;
 
 /// The endpoints that guests may use, with `{}` for each placeholder.
 ///
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#guest-access>
-const ALLOWED: [(&str, &str); 23] = [
+const ALLOWED: [(&str, &str); 24] = [
     ("GET", "/account/whoami"),
     ("GET", "/devices"),
     ("GET", "/devices/{}"),
@@ -29,13 +32,24 @@ const ALLOWED: [(&str, &str); 23] = [
     ("PUT", "/rooms/{}/state/{}/{}"),
     ("PUT", "/sendToDevice/{}/{}"),
     ("GET", "/sync"),
+    // Not in the spec's list: whoever has no token at all may ask for it.
+    ("GET", "/versions"),
 ];
 
+/// Refuses a guest who asks for what guests may not use.
+pub(super) fn check<R: IncomingRequest>(session: &Session) -> Result<(), ApiError> {
+    if session.guest && !may_use::<R>() {
+        let message = "Guests may not use this endpoint";
+        return Err(ApiError::new(ErrorKind::GuestAccessForbidden, message));
+    }
+    Ok(())
+}
+
 /// Whether guests may use `R`.
-pub(super) fn may_use<R: IncomingRequest>() -> bool {
-    R::PATH_BUILDER.all_paths().filter_map(|path| path.strip_prefix("/_matrix/client/v3")).any(
+fn may_use<R: IncomingRequest>() -> bool {
+    R::PATH_BUILDER.all_paths().filter_map(|path| path.strip_prefix("/_matrix/client")).any(
         |path| {
-            let path = without_names(path);
+            let path = without_names(path.strip_prefix("/v3").unwrap_or(path));
             ALLOWED.iter().any(|(method, allowed)| R::METHOD == *method && path == *allowed)
         },
     )
@@ -57,7 +71,10 @@ mod tests {
         assert!(may_use::<client::account::whoami::v3::Request>());
         assert!(may_use::<client::message::send_message_event::v3::Request>());
         assert!(may_use::<client::to_device::send_event_to_device::v3::Request>());
+        assert!(may_use::<client::discovery::get_supported_versions::Request>());
         assert!(!may_use::<client::room::create_room::v3::Request>());
+        assert!(!may_use::<client::account::change_password::v3::Request>());
+        assert!(!may_use::<client::account::deactivate::v3::Request>());
         assert!(!may_use::<client::device::delete_device::v3::Request>());
         assert!(!may_use::<client::session::get_login_token::v1::Request>());
     }

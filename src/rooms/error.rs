@@ -64,6 +64,12 @@ pub(crate) enum RoomError {
     /// A guest may not do this. (`M_GUEST_ACCESS_FORBIDDEN`, 403)
     #[error("guests may not do this")]
     GuestAccess,
+    /// The user must leave the room, or refuse the invitation, first. (`M_UNKNOWN`, 400)
+    #[error("leave room {room} before forgetting it")]
+    NotLeft {
+        /// Which.
+        room: OwnedRoomId,
+    },
     /// The request contradicts the room's state. (`M_BAD_STATE`, 400)
     #[error("{why}")]
     BadState {

@@ -18,7 +18,7 @@ use super::{
     writer::{RoomWriter, Sender},
 };
 use crate::{
-    storage::{Batch, StorageError, schema::USER_ROOMS},
+    storage::{Batch, StorageError, intern::UserNumber, schema::USER_ROOMS},
     users::session::Session,
 };
 
@@ -82,19 +82,26 @@ impl Rooms {
             return Err(RoomError::RemoteUser { user: target.to_owned() });
         }
         let room = self.room(room_id).await?;
-        self.retried(|| self.try_change(session, &room, target, change, reason)).await
+        let (me, guest) = (Sender::from(session), session.guest);
+        self.retried(|| self.try_change(me, guest, &room, target, change, reason)).await
+    }
+
+    /// Has a user of this server leave a room, refuse an invitation or take a knock back, on the
+    /// server's own account: nobody has to be logged in.
+    pub(super) async fn leave(&self, me: Sender<'_>, room: &Arc<Room>) -> Result<(), RoomError> {
+        self.retried(|| self.try_change(me, false, room, me.id, Change::Leave, None)).await
     }
 
     async fn try_change(
         &self,
-        session: &Session,
+        me: Sender<'_>,
+        guest: bool,
         room: &Arc<Room>,
         target: &UserId,
         change: Change,
         reason: Option<&str>,
     ) -> Result<(), RoomError> {
         let forbidden = |why: &str| Err(RoomError::Forbidden { why: why.to_owned() });
-        let me = Sender::from(session);
         // Looked up before the room is locked.
         let number = self.db().users().intern(self.db(), target).await?;
         let mut content = self.member_content(change.becomes(), number, reason).await?;
@@ -122,11 +129,11 @@ impl Rooms {
             _ => {}
         }
         if change == Change::Join {
-            if session.guest && !guests_may_join(&mut writer).await? {
+            if guest && !guests_may_join(&mut writer).await? {
                 return Err(RoomError::GuestAccess);
             }
             if old != Some(Membership::Invite)
-                && let Some(authorised_by) = self.lets_in(&mut writer, session).await?
+                && let Some(authorised_by) = self.lets_in(&mut writer, me.number).await?
             {
                 let key = "join_authorised_via_users_server".to_owned();
                 content.insert(key, authorised_by.as_str().into());
@@ -143,7 +150,7 @@ impl Rooms {
     async fn lets_in(
         &self,
         writer: &mut RoomWriter,
-        session: &Session,
+        user: UserNumber,
     ) -> Result<Option<OwnedUserId>, RoomError> {
         #[derive(Deserialize)]
         struct JoinRules {
@@ -166,7 +173,7 @@ impl Rooms {
             }
             let Some(id) = text("room_id").and_then(|id| RoomId::parse(id).ok()) else { continue };
             let Some(number) = self.db().rooms().find(self.db(), &*id).await? else { continue };
-            let found = USER_ROOMS.get(self.db(), &(session.user, number)).await?;
+            let found = USER_ROOMS.get(self.db(), &(user, number)).await?;
             if found.is_some_and(|row| row.membership == Membership::Join) {
                 is_member = true;
                 break;
@@ -196,7 +203,7 @@ impl Rooms {
     /// Forgets a room that the user left: it is no longer theirs to read.
     ///
     /// # Errors
-    /// [`RoomError::BadState`] while the user is in it, or invited.
+    /// [`RoomError::NotLeft`] while the user is in it, or invited.
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>
     pub(crate) async fn forget(
@@ -210,8 +217,7 @@ impl Rooms {
             let row = USER_ROOMS.get(self.db(), &key).await?;
             let Some(row) = row else { return Err(RoomError::NotInRoom { room: room.id.clone() }) };
             if !matches!(row.membership, Membership::Leave | Membership::Ban) {
-                let why = "leave the room before forgetting it".to_owned();
-                return Err(RoomError::BadState { why });
+                return Err(RoomError::NotLeft { room: room.id.clone() });
             }
             if row.forgotten {
                 return Ok(());

@@ -2,6 +2,7 @@
 
 mod aliases;
 pub(crate) mod auth;
+mod closed_accounts;
 mod create;
 pub(crate) mod error;
 mod event;
@@ -83,6 +84,7 @@ struct Shared {
     loaded: AsyncCache<RoomNumber, Arc<Room>>,
     last_positions: Cache<RoomNumber, u64>,
     profile_changed: tokio::sync::Notify,
+    account_closed: tokio::sync::Notify,
 }
 
 impl Rooms {
@@ -103,6 +105,7 @@ impl Rooms {
             loaded: AsyncCache::new(MAX_LOADED_ROOMS),
             last_positions: Cache::new(MAX_LAST_POSITIONS),
             profile_changed: tokio::sync::Notify::new(),
+            account_closed: tokio::sync::Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }

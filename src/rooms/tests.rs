@@ -18,7 +18,7 @@ use crate::{
     storage::{
         Db, Range,
         intern::UserNumber,
-        schema::{FORWARD_EXTREMITIES, PROFILE_UPDATES, STATE_HISTORY, TIMELINE},
+        schema::{CLOSED_ACCOUNTS, FORWARD_EXTREMITIES, PROFILE_UPDATES, STATE_HISTORY, TIMELINE},
     },
     users::session::Session,
 };
@@ -592,6 +592,44 @@ async fn a_changed_name_reaches_the_rooms_once() {
     let last = sim.rooms.last_position(number).await.unwrap();
     sim.rooms.propagate_profile(alice.user, &members[0].1).await.unwrap();
     assert_eq!(sim.rooms.last_position(number).await.unwrap(), last);
+}
+
+/// What was interrupted goes on after a restart, and rooms that were left already are left alone.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+#[tokio::test]
+async fn a_closed_account_leaves_all_its_rooms_also_after_an_interruption() {
+    let sim = Sim::new().await;
+    let (alice, bob) = (sim.user("alice").await, sim.user("bob").await);
+    let left = sim.room(&alice, Preset::Public).await;
+    let joined = sim.room(&alice, Preset::Public).await;
+    let invited = sim.room(&alice, Preset::Private).await;
+    let knocked = sim.room(&alice, Preset::Private).await;
+    let banned = sim.room(&alice, Preset::Public).await;
+    sim.join(&bob, &left).await.unwrap();
+    sim.join(&bob, &joined).await.unwrap();
+    sim.change(&alice, &invited, &bob, Change::Invite).await.unwrap();
+    let rule = json!({ "join_rule": "knock" });
+    sim.state(&alice, &knocked, "m.room.join_rules", rule).await.unwrap();
+    sim.change(&bob, &knocked, &bob, Change::Knock).await.unwrap();
+    sim.change(&alice, &banned, &bob, Change::Ban).await.unwrap();
+    let mut batch = crate::storage::Batch::new();
+    CLOSED_ACCOUNTS.put(&mut batch, &bob.user, &());
+    sim.db.commit(batch).await.unwrap();
+    sim.change(&bob, &left, &bob, Change::Leave).await.unwrap();
+    let number = sim.db.rooms().find(&sim.db, &*left).await.unwrap().unwrap();
+    let last = sim.rooms.last_position(number).await.unwrap();
+
+    let sim = Sim::over(sim.db.clone()).await;
+    sim.rooms.drain_closed_accounts().await.unwrap();
+    for room in [&left, &joined, &invited, &knocked, &banned] {
+        let room = sim.rooms.room(room).await.unwrap();
+        let row = sim.rooms.user_room(bob.user, room.number).await.unwrap().unwrap();
+        let expected = if room.id == banned { Membership::Ban } else { Membership::Leave };
+        assert_eq!(row.membership, expected);
+    }
+    assert_eq!(sim.rooms.last_position(number).await.unwrap(), last);
+    assert!(!CLOSED_ACCOUNTS.contains(&sim.db, &bob.user).await.unwrap());
+    assert_eq!(sim.rooms.joined_rooms(alice.user).await.unwrap().len(), 5);
 }
 
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#room-aliases>

@@ -69,12 +69,15 @@ pub(crate) enum AccountError {
     /// A session of user-interactive authentication was used for another request.
     #[error("the operation has changed during user-interactive authentication")]
     UiaChanged,
-    /// The HMAC of a registration by shared secret is wrong, or its nonce was used.
-    #[error("{reason}")]
-    BadSharedSecret {
-        /// Which of the two.
-        reason: &'static str,
-    },
+    /// There is no shared secret to register with.
+    #[error("shared secret registration is not enabled")]
+    NoSharedSecret,
+    /// The nonce of a registration by shared secret was used, has expired, or never was.
+    #[error("unrecognised nonce")]
+    UnknownNonce,
+    /// The HMAC of a registration by shared secret is wrong.
+    #[error("HMAC incorrect")]
+    WrongMac,
     /// The request is for somebody else, or for administrators.
     #[error("{reason}")]
     Forbidden {

@@ -107,7 +107,7 @@ impl AccountData {
         kind: &str,
         content: &RawValue,
     ) -> Result<(), AccountDataError> {
-        if is_server_managed(room, kind) {
+        if is_server_managed(kind) {
             return Err(AccountDataError::ServerManaged { kind: kind.to_owned() });
         }
         self.put(user, room, kind, content.get()).await
@@ -255,9 +255,10 @@ impl AccountData {
     }
 }
 
-/// Whether clients set `kind` through another endpoint only.
-fn is_server_managed(room: RoomNumber, kind: &str) -> bool {
-    if room == GLOBAL { kind == "m.push_rules" } else { kind == "m.fully_read" }
+/// Whether clients set `kind` through another endpoint only. The spec says so of both places, the
+/// account and the rooms, for either type.
+fn is_server_managed(kind: &str) -> bool {
+    matches!(kind, "m.fully_read" | "m.push_rules")
 }
 
 type Object = serde_json::Map<String, serde_json::Value>;
@@ -323,9 +324,11 @@ mod tests {
     #[tokio::test]
     async fn types_with_endpoints_of_their_own_are_refused() {
         let data = account_data().await;
-        for (room, kind) in [(ROOM, "m.fully_read"), (GLOBAL, "m.push_rules")] {
-            let refused = data.set(ALICE, room, kind, &raw("{}")).await;
-            assert!(matches!(refused, Err(AccountDataError::ServerManaged { .. })));
+        for kind in ["m.fully_read", "m.push_rules"] {
+            for room in [ROOM, GLOBAL] {
+                let refused = data.set(ALICE, room, kind, &raw("{}")).await;
+                assert!(matches!(refused, Err(AccountDataError::ServerManaged { .. })));
+            }
         }
         data.put(ALICE, ROOM, "m.fully_read", "{}").await.unwrap();
     }

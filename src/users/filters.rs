@@ -3,7 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use ruma::api::client::filter::FilterDefinition;
+use ruma::api::client::filter::{EventFormat, FilterDefinition};
 use sha2::{Digest, Sha256};
 
 use crate::storage::{Batch, Db, Range, StorageError, intern::UserNumber, schema::FILTERS};
@@ -21,6 +21,9 @@ pub(crate) enum FilterError {
     /// It is too large.
     #[error("a filter may have at most {MAX_FILTER_BYTES} bytes")]
     TooLarge,
+    /// It asks for events in a format that the spec does not have.
+    #[error("event_format must be \"client\" or \"federation\"")]
+    UnknownEventFormat,
     /// The user has too many.
     #[error("at most {MAX_FILTERS} filters may be stored")]
     TooMany,
@@ -41,15 +44,27 @@ impl Filters {
         Self { db }
     }
 
+    /// Refuses what ruma reads but the spec does not allow.
+    ///
+    /// # Errors
+    /// [`FilterError::UnknownEventFormat`].
+    pub(crate) fn check(filter: &FilterDefinition) -> Result<(), FilterError> {
+        match filter.event_format {
+            EventFormat::Client | EventFormat::Federation => Ok(()),
+            _ => Err(FilterError::UnknownEventFormat),
+        }
+    }
+
     /// Stores a filter; its ID. The ID is made of the content, so the same filter is stored once.
     ///
     /// # Errors
-    /// [`FilterError`]: too large, too many.
+    /// [`FilterError`]: not of the spec, too large, too many.
     pub(crate) async fn create(
         &self,
         user: UserNumber,
         filter: &FilterDefinition,
     ) -> Result<String, FilterError> {
+        Self::check(filter)?;
         let content = serde_json::to_vec(filter).map_err(|_| FilterError::TooLarge)?;
         if content.len() > MAX_FILTER_BYTES {
             return Err(FilterError::TooLarge);

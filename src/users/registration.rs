@@ -357,11 +357,10 @@ impl Accounts {
     /// A nonce for one registration by shared secret.
     ///
     /// # Errors
-    /// [`AccountError::BadSharedSecret`] if there is no secret.
+    /// [`AccountError::NoSharedSecret`] if there is none.
     pub(crate) async fn registration_nonce(&self, caller: &Caller) -> Result<String, AccountError> {
         if self.shared.registration.shared_secret.is_none() {
-            let reason = "shared secret registration is not enabled";
-            return Err(AccountError::BadSharedSecret { reason });
+            return Err(AccountError::NoSharedSecret);
         }
         self.shared.limits.login_from(caller.address)?;
         let nonce = self.shared.random.token::<32>();
@@ -376,19 +375,20 @@ impl Accounts {
     /// register.
     ///
     /// # Errors
-    /// [`AccountError::BadSharedSecret`]; what is wrong with the name or the password.
+    /// [`AccountError::NoSharedSecret`], [`AccountError::UnknownNonce`], [`AccountError::WrongMac`];
+    /// what is wrong with the name or the password.
     pub(crate) async fn register_by_shared_secret(
         &self,
         request: SharedSecretRegistration,
     ) -> Result<(OwnedUserId, Tokens), AccountError> {
-        let bad = |reason| AccountError::BadSharedSecret { reason };
         let secret = self.shared.registration.shared_secret.as_ref();
-        let secret = secret.ok_or(bad("shared secret registration is not enabled"))?;
+        let secret = secret.ok_or(AccountError::NoSharedSecret)?;
         let key = short_lived::key("nonce", &request.nonce);
         let nonce = self.shared.facts.get(&key).await?;
-        let nonce = nonce.filter(|row| row.what == Fact::Nonce).ok_or(bad("unrecognised nonce"))?;
+        let nonce =
+            nonce.filter(|row| row.what == Fact::Nonce).ok_or(AccountError::UnknownNonce)?;
         if !is_right_mac(secret.expose(), &request) {
-            return Err(bad("HMAC incorrect"));
+            return Err(AccountError::WrongMac);
         }
         let user_id = self.check_available(&request.username).await?;
         let account = Account {
@@ -400,7 +400,7 @@ impl Accounts {
         let mut batch = Batch::new();
         ShortLivedFacts::consume(&mut batch, &key, &nonce);
         match self.shared.db.commit(batch).await {
-            Err(StorageError::Precondition { .. }) => return Err(bad("unrecognised nonce")),
+            Err(StorageError::Precondition { .. }) => return Err(AccountError::UnknownNonce),
             done => done?,
         }
         let device = LoginDevice::default();

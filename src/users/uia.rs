@@ -81,14 +81,15 @@ impl Accounts {
     /// Lets a request pass if one of the flows is complete.
     ///
     /// # Errors
-    /// [`AccountError::Uia`] with what is still needed; [`AccountError::UiaChanged`] if the session
-    /// belongs to another request.
+    /// [`AccountError::Uia`] with what is still needed, or with a new session if the one that was
+    /// named is unknown; [`AccountError::UiaChanged`] if the session belongs to another request.
     pub(crate) async fn authenticate(&self, demand: Demand<'_>) -> Result<Proof, AccountError> {
         let asked = demand.auth.and_then(AuthData::session);
         let found = match asked.filter(|id| id.len() <= MAX_SESSION_BYTES) {
             Some(id) => self.uia_session(id).await?,
             None => None,
         };
+        let is_unknown = asked.is_some() && found.is_none();
         let (id, row, mut session) = if let (Some(id), Some((row, session))) = (asked, found) {
             // Spec: "the homeserver should check that the session is for the same request"; so
             // nobody can have another request approved than the one that was shown.
@@ -100,8 +101,7 @@ impl Accounts {
             }
             (id.to_owned(), Some(row), session)
         } else {
-            // A stage may be passed at once, without asking for a session first; and whoever comes
-            // with one that has expired begins anew.
+            // A stage may be passed at once, without asking for a session first.
             let session = UiaSession {
                 endpoint: demand.endpoint.to_owned(),
                 body: demand.body,
@@ -113,6 +113,11 @@ impl Accounts {
 
         let before = session.clone();
         let failure = match demand.auth {
+            // Whoever comes with a session that has expired begins anew, and proves nothing yet.
+            Some(_) if is_unknown => Some(Failure {
+                kind: ErrorKind::Unknown,
+                message: "This authentication session is unknown or has expired",
+            }),
             Some(auth) => self.try_stage(&demand, auth, &mut session).await?.err(),
             None => None,
         };

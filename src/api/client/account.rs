@@ -24,6 +24,7 @@ use crate::{
         extract::{Client, MaybeClient, Ruma},
         json::ClientJson,
     },
+    rooms::Rooms,
     users::{
         Accounts,
         closing::OwnRequest,
@@ -50,15 +51,23 @@ pub(crate) async fn change_password(
 /// `POST /_matrix/client/v3/account/deactivate`
 pub(crate) async fn deactivate(
     State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
     MaybeClient { session, request, caller, body }: MaybeClient<deactivate::v3::Request>,
 ) -> Result<Ruma<deactivate::v3::Response>, ApiError> {
-    let own = OwnRequest {
-        session: session.as_ref(),
-        auth: request.auth.as_ref(),
-        body: body_hash(&body),
-        caller: &caller,
-    };
-    accounts.deactivate(own, request.erase).await?;
+    // In a task of its own: what was begun is finished even if nobody waits for the answer.
+    let closing = tokio::spawn(async move {
+        let own = OwnRequest {
+            session: session.as_ref(),
+            auth: request.auth.as_ref(),
+            body: body_hash(&body),
+            caller: &caller,
+        };
+        let outcome = accounts.deactivate(own, request.erase).await;
+        // Also if it failed half-way: looking in vain costs little.
+        rooms.account_closed();
+        outcome
+    });
+    closing.await.map_err(|error| ApiError::internal(&error))??;
     // Addresses are never published on identity servers from here.
     Ok(Ruma(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
 }

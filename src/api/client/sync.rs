@@ -26,7 +26,10 @@ pub(crate) async fn sync_events(
     };
     let filter = match request.filter {
         None => SyncFilter::default(),
-        Some(Filter::FilterDefinition(filter)) => filter.into(),
+        Some(Filter::FilterDefinition(filter)) => {
+            Filters::check(&filter)?;
+            filter.into()
+        }
         Some(Filter::FilterId(id)) => filters
             .get(session.user, &id)
             .await?

@@ -213,6 +213,36 @@ async fn deleting_a_device_takes_the_password_and_the_same_request() {
     assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
 }
 
+/// The homeserver gives out the sessions: one that a client made up, or whose time is over, proves
+/// nothing.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
+#[tokio::test]
+async fn an_unknown_authentication_session_is_refused_and_a_new_one_given() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let path = format!("/v3/devices/{}", alice.device_id);
+    let with = |session: &Value| {
+        json!({ "auth": {
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": "alice" },
+            "password": "secret",
+            "session": session,
+        }})
+    };
+    for session in ["made-up".to_owned(), String::new(), "x".repeat(1_000)] {
+        let made_up = server.delete(&path, &alice, with(&json!(session))).await;
+        assert_eq!(refused(&made_up), (401, "M_UNKNOWN"));
+        assert_ne!(made_up.1["session"], session.as_str());
+    }
+    let asked = server.delete(&path, &alice, json!({})).await;
+    server.clock.advance(std::time::Duration::from_hours(1));
+    let expired = server.delete(&path, &alice, with(&asked.1["session"])).await;
+    assert_eq!(refused(&expired), (401, "M_UNKNOWN"));
+    assert_eq!(server.get("/v3/account/whoami", Some(&alice)).await.0, StatusCode::OK);
+    let right = server.delete(&path, &alice, with(&expired.1["session"])).await;
+    assert_eq!(right, (StatusCode::OK, json!({})));
+}
+
 #[tokio::test]
 async fn devices_are_listed_named_and_found() {
     let server = TestServer::open().await;
@@ -279,6 +309,52 @@ async fn a_closed_account_is_gone_and_its_name_stays_taken() {
     assert_eq!(refused(&profile), (404, "M_NOT_FOUND"));
     let taken = server.get("/v3/register/available?username=alice", None).await;
     assert_eq!(refused(&taken), (400, "M_USER_IN_USE"));
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+#[tokio::test]
+async fn a_closed_account_leaves_its_rooms() {
+    let server = TestServer::open().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let body = json!({ "invite": [bob.user_id] });
+    let (_, room) = server.post("/v3/createRoom", Some(&alice), body).await;
+    let path = format!("/v3/rooms/{}", room["room_id"].as_str().unwrap());
+    let joined = server.post(&format!("{path}/join"), Some(&bob), json!({})).await;
+    assert_eq!(joined.0, StatusCode::OK);
+    let body = json!({ "auth": {
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": "bob" },
+        "password": "secret",
+    }});
+    let closed = server.post("/v3/account/deactivate", Some(&bob), body).await;
+    assert_eq!(closed.0, StatusCode::OK);
+    // The answer does not wait for the rooms.
+    let members = format!("{path}/joined_members");
+    let left = async {
+        loop {
+            let (_, answer) = server.get(&members, Some(&alice)).await;
+            if answer["joined"].as_object().unwrap().keys().eq([&alice.user_id]) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), left).await.unwrap();
+    let member = format!("{path}/state/m.room.member/{}", bob.user_id);
+    assert_eq!(server.get(&member, Some(&alice)).await.1["membership"], "leave");
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget>
+#[tokio::test]
+async fn a_room_is_forgotten_only_after_leaving_it() {
+    let server = TestServer::open().await;
+    let alice = server.register("alice").await;
+    let (_, room) = server.post("/v3/createRoom", Some(&alice), json!({})).await;
+    let path = format!("/v3/rooms/{}", room["room_id"].as_str().unwrap());
+    let forget = async || server.post(&format!("{path}/forget"), Some(&alice), json!({})).await;
+    assert_eq!(refused(&forget().await), (400, "M_UNKNOWN"));
+    server.post(&format!("{path}/leave"), Some(&alice), json!({})).await;
+    assert_eq!(forget().await, (StatusCode::OK, json!({})));
 }
 
 #[tokio::test]
@@ -348,8 +424,10 @@ async fn account_data_is_ones_own() {
     assert_eq!(refused(&other), (403, "M_FORBIDDEN"));
     let none = server.get(&format!("{path}/none"), Some(&alice)).await;
     assert_eq!(refused(&none), (404, "M_NOT_FOUND"));
-    let managed = server.put(&format!("{path}/m.push_rules"), &alice, json!({})).await;
-    assert_eq!(refused(&managed), (405, "M_BAD_JSON"));
+    for kind in ["m.push_rules", "m.fully_read"] {
+        let managed = server.put(&format!("{path}/{kind}"), &alice, json!({})).await;
+        assert_eq!(refused(&managed), (405, "M_BAD_JSON"));
+    }
     let list = server.put(&format!("{path}/a"), &alice, json!([])).await;
     assert_eq!(refused(&list), (400, "M_BAD_JSON"));
     let room = "/v3/user/@alice:localhost/rooms/!unknown:localhost/tags";
@@ -366,9 +444,16 @@ async fn filters_are_stored_and_validated() {
     let (_, answer) = server.post(path, Some(&alice), filter.clone()).await;
     let id = answer["filter_id"].as_str().unwrap();
     assert_eq!(server.get(&format!("{path}/{id}"), Some(&alice)).await.1, filter);
-    let wrong = json!({ "room": { "timeline": { "limit": "seven" } } });
-    let wrong = server.post(path, Some(&alice), wrong).await;
-    assert_eq!(refused(&wrong), (400, "M_BAD_JSON"));
+    for wrong in
+        [json!({ "room": { "timeline": { "limit": "seven" } } }), json!({ "event_format": "xml" })]
+    {
+        let wrong = server.post(path, Some(&alice), wrong).await;
+        assert_eq!(refused(&wrong), (400, "M_BAD_JSON"));
+    }
+    let inline = "/v3/sync?filter=%7B%22event_format%22%3A%22xml%22%7D";
+    assert_eq!(refused(&server.get(inline, Some(&alice)).await), (400, "M_BAD_JSON"));
+    let federation = json!({ "event_format": "federation" });
+    assert_eq!(server.post(path, Some(&alice), federation).await.0, StatusCode::OK);
     let none = server.get(&format!("{path}/none"), Some(&alice)).await;
     assert_eq!(refused(&none), (404, "M_NOT_FOUND"));
 }
@@ -393,14 +478,18 @@ async fn scripts_register_with_the_shared_secret() {
         "nonce": nonce, "username": "alice", "password": "secret", "admin": false, "mac": mac,
     });
     let wrong = server.request(Method::POST, path, None, Some(&body)).await;
-    assert_eq!(refused(&wrong), (403, "M_FORBIDDEN"));
+    assert_eq!(refused(&wrong), (403, "M_UNKNOWN"));
+    body["nonce"] = json!("made-up");
+    let made_up = server.request(Method::POST, path, None, Some(&body)).await;
+    assert_eq!(refused(&made_up), (400, "M_UNKNOWN"));
+    body["nonce"] = json!(nonce);
     body["admin"] = json!(true);
     let (status, answer) = server.request(Method::POST, path, None, Some(&body)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(answer["user_id"], "@alice:localhost");
     assert_eq!(answer["home_server"], "localhost");
     let again = server.request(Method::POST, path, None, Some(&body)).await;
-    assert_eq!(refused(&again), (403, "M_FORBIDDEN"));
+    assert_eq!(refused(&again), (400, "M_UNKNOWN"));
     assert_eq!(server.post("/v3/login", None, password_login("alice")).await.0, StatusCode::OK);
 }
 
@@ -416,6 +505,12 @@ async fn guests_may_look_around_where_they_are_allowed() {
     assert_eq!(me["is_guest"], true);
     let refused_to_guest = server.get("/v3/capabilities", Some(&guest)).await;
     assert_eq!(refused(&refused_to_guest), (403, "M_GUEST_ACCESS_FORBIDDEN"));
+    // These can be used without a token too, but not by a guest.
+    for path in ["/v3/account/password", "/v3/account/deactivate"] {
+        let answer = server.post(path, Some(&guest), json!({ "new_password": "better" })).await;
+        assert_eq!(refused(&answer), (403, "M_GUEST_ACCESS_FORBIDDEN"), "{path}");
+    }
+    assert_eq!(server.get("/versions", Some(&guest)).await.0, StatusCode::OK);
 }
 
 #[tokio::test]
