@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod config;
 mod http;
+mod push;
 mod rooms;
 mod server;
 mod shutdown;

@@ -18,6 +18,7 @@ use ruma::api::{
 };
 
 use crate::{
+    push::PushRuleError,
     rooms::RoomError,
     storage::StorageError,
     sync::SyncError,
@@ -292,6 +293,25 @@ impl From<AccountDataError> for ApiError {
             AccountDataError::TooMany | AccountDataError::TooManyTags => Self::forbidden(&error),
             AccountDataError::Busy => busy(),
             AccountDataError::Storage(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PushRuleError> for ApiError {
+    fn from(error: PushRuleError) -> Self {
+        match error {
+            PushRuleError::UnknownKind { .. }
+            | PushRuleError::ServerDefault
+            | PushRuleError::InvalidRuleId
+            | PushRuleError::InvalidAction
+            | PushRuleError::EmptyPattern => Self::invalid_param(error),
+            PushRuleError::NotFound => Self::not_found(error),
+            // Spec: 400 "There was a problem configuring this push rule"; `M_UNKNOWN`.
+            PushRuleError::Placement(_) => Self::new(ErrorKind::Unknown, error),
+            PushRuleError::TooLarge => Self::new(ErrorKind::TooLarge, error),
+            PushRuleError::TooMany => Self::forbidden(error),
+            PushRuleError::AccountData(error) => error.into(),
+            PushRuleError::Storage(error) => error.into(),
         }
     }
 }

@@ -12,8 +12,8 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 use super::{
     client::{
         self, account, account_data, admin, capabilities, create_room, device, filter, login,
-        profile, receipts, register, room_aliases, room_events, room_history, room_membership,
-        threepid, typing, versions,
+        profile, push_rules, receipts, register, room_aliases, room_events, room_history,
+        room_membership, threepid, typing, versions,
     },
     server,
 };
@@ -25,11 +25,11 @@ pub(crate) fn routes(areas: Areas) -> Router {
     rooms(accounts(routes)).router.with_state(areas)
 }
 
-/// Accounts, devices, profiles, account data.
+/// Accounts, devices, profiles, account data, push rules.
 fn accounts(routes: Routes) -> Routes {
     use ruma::api::client::{
         account as a, admin as ad, config as c, device as d, discovery, filter as f, profile as p,
-        session as s, tag as t, voip as v,
+        push, session as s, tag as t, voip as v,
     };
     const POST: MethodFilter = MethodFilter::POST;
     routes
@@ -100,6 +100,17 @@ fn accounts(routes: Routes) -> Routes {
         .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
         .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
         .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
+        .add::<push::get_pushrules_all::v3::Request, _, _>(push_rules::get_pushrules_all)
+        .add::<push::get_pushrules_global_scope::v3::Request, _, _>(
+            push_rules::get_pushrules_global,
+        )
+        .add::<push::get_pushrule::v3::Request, _, _>(push_rules::get_pushrule)
+        .add::<push::set_pushrule::v3::Request, _, _>(push_rules::set_pushrule)
+        .add::<push::delete_pushrule::v3::Request, _, _>(push_rules::delete_pushrule)
+        .add::<push::get_pushrule_actions::v3::Request, _, _>(push_rules::get_pushrule_actions)
+        .add::<push::set_pushrule_actions::v3::Request, _, _>(push_rules::set_pushrule_actions)
+        .add::<push::get_pushrule_enabled::v3::Request, _, _>(push_rules::get_pushrule_enabled)
+        .add::<push::set_pushrule_enabled::v3::Request, _, _>(push_rules::set_pushrule_enabled)
         .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
         .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
 }

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::storage::{
-    Batch, Db, Range, StorageError,
+    Batch, Db, Position, Range, StorageError,
     intern::{RoomNumber, UserNumber},
     schema::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES},
 };
@@ -131,27 +131,30 @@ impl AccountData {
 
     /// Reads, decides and writes one type; `decide` may be called again when another change was
     /// faster, and says `None` if nothing is to change.
-    async fn change(
+    ///
+    /// # Errors
+    /// Those of `decide`, and as [`Self::set`].
+    pub(crate) async fn change<E: From<AccountDataError>>(
         &self,
         user: UserNumber,
         room: RoomNumber,
         kind: &str,
-        decide: impl Fn(Option<&[u8]>) -> Result<Option<Vec<u8>>, AccountDataError>,
-    ) -> Result<(), AccountDataError> {
+        decide: impl Fn(Option<&[u8]>) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<(), E> {
         if kind.is_empty() || kind.len() > MAX_TYPE_BYTES {
-            return Err(AccountDataError::InvalidType);
+            return Err(AccountDataError::InvalidType.into());
         }
         let key = (user, room, kind);
         for _ in 0..ATTEMPTS {
-            let old = ACCOUNT_DATA.get(&self.db, &key).await?;
+            let old = ACCOUNT_DATA.get(&self.db, &key).await.map_err(AccountDataError::from)?;
             let Some(content) = decide(old.as_ref().map(|datum| datum.content.as_slice()))? else {
                 return Ok(());
             };
             if content.len() > MAX_CONTENT_BYTES {
-                return Err(AccountDataError::TooLarge);
+                return Err(AccountDataError::TooLarge.into());
             }
             if content.first() != Some(&b'{') {
-                return Err(AccountDataError::NotAnObject);
+                return Err(AccountDataError::NotAnObject.into());
             }
             let mut batch = Batch::new();
             if let Some(old) = &old {
@@ -163,22 +166,25 @@ impl AccountData {
                 self.check_count(user, room).await?;
                 ACCOUNT_DATA.require_absent(&mut batch, &key);
             }
-            let position = self.db.position().await?;
-            let datum = AccountDatum { position: position.value(), content };
-            ACCOUNT_DATA.put(&mut batch, &key, &datum);
-            ACCOUNT_DATA_CHANGES.put(
-                &mut batch,
-                &(user, position.value()),
-                &(room, kind.to_owned()),
-            );
-            batch.hold(position);
-            batch.wake([user]);
+            let position = self.db.position().await.map_err(AccountDataError::from)?;
+            write(&mut batch, position, (user, room, kind), content);
             match self.db.commit(batch).await {
                 Err(StorageError::Precondition { .. }) => {}
-                done => return Ok(done?),
+                done => return Ok(done.map_err(AccountDataError::from)?),
             }
         }
-        Err(AccountDataError::Busy)
+        Err(AccountDataError::Busy.into())
+    }
+
+    /// Queues the account data that a new account begins with.
+    pub(crate) fn create(
+        batch: &mut Batch,
+        position: Position,
+        user: UserNumber,
+        kind: &str,
+        content: &str,
+    ) {
+        write(batch, position, (user, GLOBAL, kind), content.as_bytes().to_vec());
     }
 
     async fn check_count(
@@ -253,6 +259,20 @@ impl AccountData {
         }
         Ok(())
     }
+}
+
+/// Queues the row of one type and that of its change.
+fn write(
+    batch: &mut Batch,
+    position: Position,
+    (user, room, kind): (UserNumber, RoomNumber, &str),
+    content: Vec<u8>,
+) {
+    let datum = AccountDatum { position: position.value(), content };
+    ACCOUNT_DATA.put(batch, &(user, room, kind), &datum);
+    ACCOUNT_DATA_CHANGES.put(batch, &(user, position.value()), &(room, kind.to_owned()));
+    batch.hold(position);
+    batch.wake([user]);
 }
 
 /// Whether clients set `kind` through another endpoint only. The spec says so of both places, the

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     account::{ATTEMPTS, AccountError, Accounts},
+    account_data::AccountData,
     login::LoginDevice,
     profiles::Profiles,
     rows::{Account, Fact, RegistrationToken, Threepid},
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     api::extract::Caller,
+    push::rules::{self, PUSH_RULES_TYPE},
     storage::{
         Batch, Json, StorageError,
         schema::{ACCOUNTS, META, REGISTRATION_TOKENS},
@@ -153,6 +155,8 @@ impl Accounts {
         let shared = &self.shared;
         let user = shared.db.users().intern(&shared.db, user_id).await?;
         let now = shared.clock.now_ms();
+        // Clients take the rules from their first sync.
+        let push_rules = rules::content(&rules::server_default(user_id)).to_string();
         for _ in 0..ATTEMPTS {
             let mut batch = Batch::new();
             ACCOUNTS.require_absent(&mut batch, &user);
@@ -184,6 +188,8 @@ impl Accounts {
                 }
                 None => (None, Ended::default()),
             };
+            let position = shared.db.position().await?;
+            AccountData::create(&mut batch, position, user, PUSH_RULES_TYPE, &push_rules);
             match shared.sessions.commit(batch, ended).await {
                 Ok(()) => return Ok((user_id.to_owned(), tokens)),
                 // The name was taken, or a token used, in the meantime.

@@ -9,6 +9,7 @@ pub(crate) mod device;
 pub(crate) mod filter;
 pub(crate) mod login;
 pub(crate) mod profile;
+pub(crate) mod push_rules;
 pub(crate) mod receipts;
 pub(crate) mod register;
 pub(crate) mod room_aliases;
