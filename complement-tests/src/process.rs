@@ -135,8 +135,27 @@ impl Process {
     }
 
     /// Stops it where it stands, until [`resume`](Self::resume).
+    ///
+    /// Returns when every thread stands: the signal alone says so to the process, whose threads go
+    /// on until each of them hears of it.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.stands() {
+            assert!(Instant::now() < until, "the process does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether all threads are stopped (`T` in their `stat`, behind the name in brackets).
+    fn stands(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id()))
+            .expect("the process runs, on Linux");
+        tasks.filter_map(Result::ok).all(|task| {
+            std::fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| {
+                stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
+            })
+        })
     }
 
     /// Lets a paused process go on.
