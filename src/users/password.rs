@@ -1,12 +1,17 @@
 //! Hashing passwords: argon2id, off the threads that answer requests, few at a time.
+//!
+//! The threads are hashing's own and keep the megabytes that a hash needs. Allocated anew for each
+//! hash, they would leave hundreds of megabytes with the allocator, which splits what was freed.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+
+use parking_lot::Mutex;
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
-    password_hash::phc::PasswordHash,
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::{clock::Random, config};
 
@@ -44,32 +49,53 @@ pub(crate) struct Passwords {
 struct Shared {
     params: Params,
     random: Random,
-    /// One permit per processor.
-    turns: Arc<Semaphore>,
+    /// What the threads have yet to do. They end when this is dropped.
+    jobs: mpsc::Sender<Job>,
     waiting: Semaphore,
     /// A hash that no password has, of the usual cost.
     nobodys: String,
+}
+
+/// Something to do on a thread of hashing's own.
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
+/// What a hash is computed in; it grows to the largest cost it was ever used for.
+type Memory = Vec<Block>;
+
+/// Starts as many threads as there are processors.
+fn start_threads() -> Result<mpsc::Sender<Job>, std::io::Error> {
+    let (sender, receiver) = mpsc::channel::<Job>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        let receiver = Arc::clone(&receiver);
+        std::thread::Builder::new().name("password".to_owned()).spawn(move || {
+            let mut memory = Memory::new();
+            loop {
+                // The lock is held while waiting: whoever has it takes the next job.
+                let job = receiver.lock().recv();
+                let Ok(job) = job else { return };
+                // Whoever waits for a job that panicked is told by its dropped channel.
+                let work = std::panic::AssertUnwindSafe(|| job(&mut memory));
+                let _ = std::panic::catch_unwind(work);
+            }
+        })?;
+    }
+    Ok(sender)
 }
 
 impl Passwords {
     /// Hashing at the configured cost.
     ///
     /// # Errors
-    /// [`PasswordError::Hash`] if argon2 has no such cost.
+    /// [`PasswordError::Hash`] if argon2 has no such cost, or no thread can be started.
     pub(crate) fn new(settings: &config::Password, random: Random) -> Result<Self, PasswordError> {
         let params = Params::new(settings.argon2_memory_kib, settings.argon2_iterations, 1, None)
-            .map_err(|error| PasswordError::Hash { reason: error.to_string() })?;
-        let nobodys = hash(&params, &random.bytes::<32>(), &random.bytes())?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            shared: Arc::new(Shared {
-                params,
-                random,
-                turns: Arc::new(Semaphore::new(processors)),
-                waiting: Semaphore::new(MAX_WAITING),
-                nobodys,
-            }),
-        })
+            .map_err(broken)?;
+        let nobodys = hash(&params, &random.bytes::<32>(), &random.bytes(), &mut Memory::new())?;
+        let jobs =
+            start_threads().map_err(|error| PasswordError::Hash { reason: error.to_string() })?;
+        let waiting = Semaphore::new(MAX_WAITING);
+        Ok(Self { shared: Arc::new(Shared { params, random, jobs, waiting, nobodys }) })
     }
 
     /// The hash of a new password, as a PHC string.
@@ -85,7 +111,8 @@ impl Passwords {
         }
         let password = password.to_owned();
         let salt = self.shared.random.bytes();
-        self.off_thread(move |shared| hash(&shared.params, password.as_bytes(), &salt)).await?
+        let params = self.shared.params.clone();
+        self.off_thread(move |memory| hash(&params, password.as_bytes(), &salt, memory)).await?
     }
 
     /// Whether `password` is the one behind `hash`. Without a hash it is not, after the same time.
@@ -103,14 +130,8 @@ impl Passwords {
         let password = password.to_owned();
         let known = hash.is_some();
         let hash = hash.unwrap_or(&self.shared.nobodys).to_owned();
-        self.off_thread(move |_| {
-            let parsed = PasswordHash::new(&hash)
-                .map_err(|error| PasswordError::Hash { reason: error.to_string() })?;
-            // The cost is the one the hash was made with.
-            let same = Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok();
-            Ok(same && known)
-        })
-        .await?
+        self.off_thread(move |memory| Ok(fits(password.as_bytes(), &hash, memory)? && known))
+            .await?
     }
 
     /// Whether `hash` was made at another cost than the one configured now.
@@ -124,28 +145,67 @@ impl Passwords {
 
     async fn off_thread<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> T + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let _waiting = self.shared.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
-        let broken =
-            |error: &dyn std::error::Error| PasswordError::Hash { reason: error.to_string() };
-        let turn = Arc::clone(&self.shared.turns).acquire_owned().await;
-        let turn = turn.map_err(|error| broken(&error))?;
-        let shared = Arc::clone(&self.shared);
-        // The turn goes along: a request that is given up does not end the work it began.
-        let work = move || {
-            let _turn = turn;
-            work(&shared)
+        let (done, result) = oneshot::channel();
+        let job = move |memory: &mut Memory| {
+            // Nobody waits any more for a request that was given up: then there is nothing to do.
+            if !done.is_closed() {
+                let _ = done.send(work(memory));
+            }
         };
-        tokio::task::spawn_blocking(work).await.map_err(|error| broken(&error))
+        self.shared.jobs.send(Box::new(job)).map_err(|_| broken("the threads are gone"))?;
+        result.await.map_err(|_| broken("the thread broke"))
     }
 }
 
-fn hash(params: &Params, password: &[u8], salt: &[u8; 16]) -> Result<String, PasswordError> {
+fn broken(error: impl std::fmt::Display) -> PasswordError {
+    PasswordError::Hash { reason: error.to_string() }
+}
+
+/// The argon2id hash of a password as a PHC string.
+fn hash(
+    params: &Params,
+    password: &[u8],
+    salt: &[u8; 16],
+    memory: &mut Memory,
+) -> Result<String, PasswordError> {
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(params).map_err(broken)?,
+        salt: Some(Salt::new(salt).map_err(broken)?),
+        hash: Some(output(params, password, salt, memory)?),
+    };
+    Ok(hash.to_string())
+}
+
+/// Whether `password` is the one behind a PHC string, at the cost that it was made with.
+fn fits(password: &[u8], hash: &str, memory: &mut Memory) -> Result<bool, PasswordError> {
+    let parsed = PasswordHash::new(hash).map_err(broken)?;
+    let params = Params::try_from(&parsed).map_err(broken)?;
+    let (Some(salt), Some(expected)) = (&parsed.salt, &parsed.hash) else {
+        return Err(broken("a stored hash lacks its salt or itself"));
+    };
+    // Outputs are compared in constant time.
+    Ok(output(&params, password, salt, memory)? == *expected)
+}
+
+fn output(
+    params: &Params,
+    password: &[u8],
+    salt: &[u8],
+    memory: &mut Memory,
+) -> Result<Output, PasswordError> {
+    if memory.len() < params.block_count() {
+        memory.resize(params.block_count(), Block::default());
+    }
+    let mut bytes = [0; Params::DEFAULT_OUTPUT_LEN];
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-        .hash_password_with_salt(password, salt)
-        .map(|hash| hash.to_string())
-        .map_err(|error| PasswordError::Hash { reason: error.to_string() })
+        .hash_password_into_with_memory(password, salt, &mut bytes, memory.as_mut_slice())
+        .map_err(broken)?;
+    Output::new(&bytes).map_err(broken)
 }
 
 #[cfg(test)]
