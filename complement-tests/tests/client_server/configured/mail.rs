@@ -4,9 +4,10 @@
 
 use complement_tests::{Config, Server, text};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 
 /// An address is proved by the link in a mail, added with the password, and is then good for
 /// logging in and for a new password.
@@ -117,6 +118,27 @@ async fn one_attempt_is_one_mail() {
     assert!(mails.try_recv().is_err(), "the repeated attempt sent a mail");
 }
 
+/// Mail goes out by TLS from the first byte or after `STARTTLS`, with the password given only then.
+#[tokio::test]
+async fn mail_is_sent_through_tls() {
+    for protection in [Protection::Tls, Protection::StartTls] {
+        let (server, mut mails) = server_with(protection, true).await;
+        request_token(&server, "register/email/requestToken", "bob@mail.test").await;
+        assert!(mails.recv().await.unwrap().link().contains("token="), "{protection:?}");
+    }
+}
+
+/// A mail server whose certificate nobody vouches for gets no mail, and the client is told that
+/// there was none.
+#[tokio::test]
+async fn a_mail_server_that_is_not_trusted_gets_nothing() {
+    let (server, mut mails) = server_with(Protection::StartTls, false).await;
+    let body = json!({ "client_secret": "s3cret", "email": "bob@mail.test", "send_attempt": 1 });
+    let answer = server.anonymous().post("register/email/requestToken", body).await;
+    assert_eq!(answer.status, 500, "{answer}");
+    assert!(mails.try_recv().is_err());
+}
+
 struct Mail(String);
 
 impl Mail {
@@ -127,32 +149,118 @@ impl Mail {
     }
 }
 
+/// How a connection to the mail server is protected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Protection {
+    None,
+    Tls,
+    StartTls,
+}
+
 async fn server_with_mail() -> (Server, mpsc::UnboundedReceiver<Mail>) {
+    server_with(Protection::None, true).await
+}
+
+/// A server, and the mails that its mail server takes. `trusted`: it knows the certificate.
+async fn server_with(
+    protection: Protection,
+    trusted: bool,
+) -> (Server, mpsc::UnboundedReceiver<Mail>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, mails) = mpsc::unbounded_channel();
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let acceptor = acceptor(&certified);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(take_mail(stream, sender.clone()));
+            tokio::spawn(serve(stream, protection, acceptor.clone(), sender.clone()));
         }
     });
-    let config = Config::default()
-        .with("smtp.host", "127.0.0.1")
+    let mut config = Config::default()
+        .with("smtp.host", "localhost")
         .with("smtp.port", i64::from(port))
-        .with("smtp.tls", "none")
         .with("smtp.from", "Matrix <matrix@complement.test>");
+    config = match protection {
+        Protection::None => config.with("smtp.tls", "none"),
+        Protection::Tls => config.with("smtp.tls", "tls"),
+        Protection::StartTls => config.with("smtp.tls", "starttls"),
+    };
+    // Read at start.
+    let root = tempfile::NamedTempFile::new().unwrap();
+    if protection != Protection::None {
+        config = config.with("smtp.username", "matrix").with("smtp.password", "s3cret");
+        std::fs::write(root.path(), certified.cert.pem()).unwrap();
+        if trusted {
+            let roots = vec![root.path().to_str().unwrap().to_owned()];
+            config = config.with("outgoing.ca_certificates", roots);
+        }
+    }
     (Server::start(&config), mails)
 }
 
-/// A mail server that takes everything.
-async fn take_mail(stream: TcpStream, mails: mpsc::UnboundedSender<Mail>) -> std::io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut lines = BufReader::new(read).lines();
-    write.write_all(b"220 mail.test\r\n").await?;
+fn acceptor(certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der());
+    let provider = rustls::crypto::ring::default_provider();
+    let tls = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.unwrap())
+        .unwrap();
+    TlsAcceptor::from(std::sync::Arc::new(tls))
+}
+
+async fn serve(
+    stream: TcpStream,
+    protection: Protection,
+    acceptor: TlsAcceptor,
+    mails: mpsc::UnboundedSender<Mail>,
+) -> std::io::Result<()> {
+    match protection {
+        Protection::None => take_mail(BufReader::new(stream), false, true, mails).await,
+        Protection::Tls => {
+            let stream = BufReader::new(acceptor.accept(stream).await?);
+            take_mail(stream, true, true, mails).await
+        }
+        Protection::StartTls => {
+            let mut stream = BufReader::new(stream);
+            stream.write_all(b"220 mail.test\r\n").await?;
+            let mut line = String::new();
+            while stream.read_line(&mut line).await? > 0 {
+                let reply: &[u8] = match line.trim_end() {
+                    "STARTTLS" => break,
+                    line if line.starts_with("EHLO") => b"250-mail.test\r\n250 STARTTLS\r\n",
+                    _ => b"530 STARTTLS first\r\n",
+                };
+                stream.write_all(reply).await?;
+                line.clear();
+            }
+            stream.write_all(b"220 go ahead\r\n").await?;
+            let stream = BufReader::new(acceptor.accept(stream.into_inner()).await?);
+            take_mail(stream, true, false, mails).await
+        }
+    }
+}
+
+/// A mail server that takes everything, with `login` after the right password only.
+async fn take_mail(
+    mut stream: BufReader<impl AsyncRead + AsyncWrite + Unpin>,
+    login: bool,
+    greets: bool,
+    mails: mpsc::UnboundedSender<Mail>,
+) -> std::io::Result<()> {
+    // "\0matrix\0s3cret"
+    const PLAIN: &str = "AUTH PLAIN AG1hdHJpeABzM2NyZXQ=";
+    if greets {
+        stream.write_all(b"220 mail.test\r\n").await?;
+    }
+    let mut logged_in = !login;
     let mut content: Option<String> = None;
-    while let Some(line) = lines.next_line().await? {
-        let reply: &[u8] = match (&mut content, line.get(..4).unwrap_or(&line)) {
-            (Some(mail), _) if line == "." => {
+    let mut line = String::new();
+    while stream.read_line(&mut line).await? > 0 {
+        let text = line.trim_end_matches(['\r', '\n']);
+        let reply: &[u8] = match (&mut content, text.get(..4).unwrap_or(text)) {
+            (Some(mail), _) if text == "." => {
                 // Long lines are folded, and `=` is encoded.
                 let plain = mail.replace("=\n", "").replace("=3D", "=");
                 let _ = mails.send(Mail(plain));
@@ -160,21 +268,28 @@ async fn take_mail(stream: TcpStream, mails: mpsc::UnboundedSender<Mail>) -> std
                 b"250 taken\r\n"
             }
             (Some(mail), _) => {
-                mail.push_str(&line);
+                mail.push_str(text);
                 mail.push('\n');
-                continue;
+                b""
             }
+            (None, "EHLO") if login => b"250-mail.test\r\n250 AUTH PLAIN\r\n",
+            (None, "AUTH") => {
+                logged_in = text == PLAIN;
+                if logged_in { b"235 welcome\r\n" } else { b"535 no\r\n" }
+            }
+            (None, "MAIL" | "DATA") if !logged_in => b"530 who are you\r\n",
             (None, "DATA") => {
                 content = Some(String::new());
                 b"354 go on\r\n"
             }
             (None, "QUIT") => {
-                write.write_all(b"221 bye\r\n").await?;
+                stream.write_all(b"221 bye\r\n").await?;
                 break;
             }
             (None, _) => b"250 fine\r\n",
         };
-        write.write_all(reply).await?;
+        stream.write_all(reply).await?;
+        line.clear();
     }
     Ok(())
 }
