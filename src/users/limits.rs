@@ -62,13 +62,29 @@ impl Limits {
         &self,
         user: Option<UserNumber>,
         name: &str,
-    ) -> Result<LoginAttempt<'_>, LimitExceeded> {
+    ) -> Result<Attempt<'_>, LimitExceeded> {
         let counted = match user {
             Some(user) => Counted::LoginTo(user),
             None => Counted::LoginToUnknown(name.chars().take(255).collect()),
         };
-        self.take(counted.clone(), self.settings.login_account)?;
-        Ok(LoginAttempt { limits: self, counted })
+        self.attempt(Some(counted), self.settings.login_account)
+    }
+
+    /// Counts the use of a refresh token with the logins from an address; those that succeed are
+    /// given back, since every client of a large household comes once an hour.
+    pub(crate) fn refresh_from(
+        &self,
+        address: Option<IpAddr>,
+    ) -> Result<Attempt<'_>, LimitExceeded> {
+        let counted = address.map(|address| Counted::LoginFrom(network(address)));
+        self.attempt(counted, self.settings.login_address)
+    }
+
+    fn attempt(&self, counted: Option<Counted>, rate: Rate) -> Result<Attempt<'_>, LimitExceeded> {
+        if let Some(counted) = &counted {
+            self.take(counted.clone(), rate)?;
+        }
+        Ok(Attempt { limits: self, counted, rate })
     }
 
     /// Counts a login from an address.
@@ -105,17 +121,19 @@ impl Limits {
     }
 }
 
-/// A login that was counted.
-pub(crate) struct LoginAttempt<'a> {
+/// What was counted before it was known how it ends.
+pub(crate) struct Attempt<'a> {
     limits: &'a Limits,
-    counted: Counted,
+    /// None on Unix sockets, where nothing is counted by address.
+    counted: Option<Counted>,
+    rate: Rate,
 }
 
-impl LoginAttempt<'_> {
-    /// It was the right password: only failures count.
+impl Attempt<'_> {
+    /// It was right: only failures count.
     pub(crate) fn succeeded(self) {
-        let interval = interval_ms(self.limits.settings.login_account);
-        if let Some(full_at) = self.limits.counters.get(&self.counted) {
+        let interval = interval_ms(self.rate);
+        if let Some(full_at) = self.counted.and_then(|counted| self.limits.counters.get(&counted)) {
             full_at
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| {
                     Some(at.saturating_sub(interval))
@@ -166,6 +184,21 @@ mod tests {
         for _ in 0..50 {
             limits.login_to(Some(UserNumber(1)), "alice").ok().unwrap().succeeded();
         }
+    }
+
+    #[test]
+    fn only_refresh_tokens_that_are_not_right_count() {
+        let limits = limits(&Clock::manual(1_000_000));
+        let address = "192.0.2.1".parse().ok();
+        for _ in 0..100 {
+            limits.refresh_from(address).unwrap().succeeded();
+        }
+        for _ in 0..20 {
+            let _failed = limits.refresh_from(address).unwrap();
+        }
+        assert!(limits.refresh_from(address).is_err());
+        assert!(limits.login_from(address).is_err(), "they share the address's limit");
+        assert!(limits.refresh_from(None).is_ok());
     }
 
     #[test]

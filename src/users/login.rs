@@ -103,6 +103,22 @@ impl Accounts {
         }
     }
 
+    /// Exchanges a refresh token for new tokens.
+    ///
+    /// # Errors
+    /// [`AccountError::Auth`] for a token that was never given, or was followed by another one;
+    /// [`AccountError::Limit`] after too many of those from one address.
+    pub(crate) async fn refresh(
+        &self,
+        token: &str,
+        caller: &Caller,
+    ) -> Result<Tokens, AccountError> {
+        let attempt = self.shared.limits.refresh_from(caller.address)?;
+        let tokens = self.shared.sessions.refresh(token).await?;
+        attempt.succeeded();
+        Ok(tokens)
+    }
+
     /// The user behind a name and a password.
     ///
     /// Every attempt is counted before the password is looked at, those that succeed are given back:

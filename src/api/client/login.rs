@@ -134,10 +134,10 @@ pub(crate) async fn get_login_token(
 
 /// `POST /_matrix/client/v3/refresh`
 pub(crate) async fn refresh_token(
-    State(sessions): State<Sessions>,
-    Public { request, .. }: Public<refresh_token::v3::Request>,
+    State(accounts): State<Accounts>,
+    Public { request, caller }: Public<refresh_token::v3::Request>,
 ) -> Result<Ruma<refresh_token::v3::Response>, ApiError> {
-    let tokens = sessions.refresh(&request.refresh_token).await?;
+    let tokens = accounts.refresh(&request.refresh_token, &caller).await?;
     let mut response = refresh_token::v3::Response::new(tokens.access_token);
     response.refresh_token = tokens.refresh_token;
     response.expires_in_ms = tokens.expires_in;
