@@ -156,13 +156,14 @@ impl From<RoomError> for ApiError {
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
-            RoomError::NotLeft { .. } => ErrorKind::Unknown,
+            RoomError::NotLeft { .. } | RoomError::BadThread => ErrorKind::Unknown,
             RoomError::BadState { .. } => ErrorKind::BadState,
             RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
             RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,
             RoomError::BadEvent { .. } => ErrorKind::BadJson,
             RoomError::InvalidParam { .. } => ErrorKind::InvalidParam,
             RoomError::BadAlias { .. } => ErrorKind::BadAlias,
+            RoomError::DuplicateAnnotation => ErrorKind::DuplicateAnnotation,
             RoomError::TooLarge { .. } => ErrorKind::TooLarge,
             RoomError::Storage(_) | RoomError::NotLoaded { .. } | RoomError::Corrupt { .. } => {
                 return Self::internal(&error);

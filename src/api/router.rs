@@ -12,8 +12,8 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 use super::{
     client::{
         self, account, account_data, admin, capabilities, create_room, device, filter, login,
-        profile, push_rules, receipts, register, room_aliases, room_events, room_history,
-        room_membership, threepid, typing, versions,
+        profile, push_rules, receipts, register, relations, room_aliases, room_events,
+        room_history, room_membership, threepid, typing, versions,
     },
     server,
 };
@@ -118,8 +118,8 @@ fn accounts(routes: Routes) -> Routes {
 /// Rooms: creating, being in them, sending, reading.
 fn rooms(routes: Routes) -> Routes {
     use ruma::api::client::{
-        alias, context, directory, knock, membership, message, read_marker, receipt, redact, room,
-        state, sync, typing as ty,
+        alias, context, directory, knock, membership, message, read_marker, receipt, redact,
+        relations as rel, room, state, sync, threads, typing as ty,
     };
     routes
         .add::<room::create_room::v3::Request, _, _>(create_room::create_room)
@@ -145,6 +145,14 @@ fn rooms(routes: Routes) -> Routes {
         .add::<message::get_message_events::v3::Request, _, _>(room_history::get_messages)
         .add::<membership::get_member_events::v3::Request, _, _>(room_history::get_members)
         .add::<membership::joined_members::v3::Request, _, _>(room_history::get_joined_members)
+        .add::<rel::get_relating_events::v1::Request, _, _>(relations::get_relating_events)
+        .add::<rel::get_relating_events_with_rel_type::v1::Request, _, _>(
+            relations::get_relating_events_with_rel_type,
+        )
+        .add::<rel::get_relating_events_with_rel_type_and_event_type::v1::Request, _, _>(
+            relations::get_relating_events_with_rel_type_and_event_type,
+        )
+        .add::<threads::get_threads::v1::Request, _, _>(relations::get_threads)
         .add::<alias::create_alias::v3::Request, _, _>(room_aliases::put_alias)
         .add::<alias::get_alias::v3::Request, _, _>(room_aliases::resolve_alias)
         .add::<alias::delete_alias::v3::Request, _, _>(room_aliases::remove_alias)

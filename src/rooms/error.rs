@@ -106,6 +106,12 @@ pub(crate) enum RoomError {
         /// Which.
         alias: String,
     },
+    /// The user has annotated the event the same way already. (`M_DUPLICATE_ANNOTATION`, 400)
+    #[error("you have annotated this event so already")]
+    DuplicateAnnotation,
+    /// A thread can't begin at that event. (`M_UNKNOWN`, 400)
+    #[error("a thread can't begin at an event that relates to another")]
+    BadThread,
     /// Something is larger than the spec allows. (`M_TOO_LARGE`, 413)
     #[error("the {what} is larger than {limit} bytes")]
     TooLarge {

@@ -43,6 +43,18 @@ pub(super) fn redacted(
     })
 }
 
+/// An event of which only what a redaction leaves is shown, without being redacted.
+///
+/// # Errors
+/// As [`redacted`].
+pub(super) fn emptied(
+    record: EventRecord,
+    rules: &RoomVersionRules,
+) -> Result<EventRecord, RoomError> {
+    let by = record.redacted_by;
+    Ok(EventRecord { redacted_by: by, ..redacted(record, EventNumber(0), rules)? })
+}
+
 /// Sizes within one event fit: the event was at most 64 KiB.
 fn to_u32(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)

@@ -13,13 +13,14 @@ use super::{
     error::RoomError,
     event::{Draft, MAX_FIELD_BYTES},
     record::{EventNumber, EventRecord, Membership},
+    relations,
     room::Room,
     writer::{RoomWriter, Sender, Transaction},
 };
 use crate::{
     storage::{
         StorageError,
-        schema::{ALIASES, EVENT_IDS, EVENTS, TRANSACTIONS},
+        schema::{ALIASES, ANNOTATIONS, EVENT_IDS, EVENTS, TRANSACTIONS},
     },
     users::session::Session,
 };
@@ -138,7 +139,9 @@ impl Rooms {
         draft: Draft,
         transaction: Option<&Transaction>,
     ) -> Result<OwnedEventId, RoomError> {
+        self.check_relation(room, session.user, &draft).await?;
         let mut writer = self.writer(room).await?;
+        relations::require_new_annotation(&mut writer.batch, room, session.user, &draft);
         let (_, event_id) = writer.append(Sender::from(session), draft).await?;
         if let Some(transaction) = transaction {
             writer.require_new(transaction.clone());
@@ -197,6 +200,11 @@ impl Rooms {
                     .get(self.db(), &transaction.key())
                     .await?
                     .ok_or(RoomError::Corrupt { what: "a transaction without an event" })
+            }
+            Err(RoomError::Storage(StorageError::Precondition { table }))
+                if table == ANNOTATIONS.id.name() =>
+            {
+                Err(RoomError::DuplicateAnnotation)
             }
             outcome => outcome,
         }

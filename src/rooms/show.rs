@@ -12,6 +12,7 @@ use super::{
     error::RoomError,
     event::push_text,
     record::{EventNumber, EventRecord, Membership},
+    relations::Frame,
     room::Room,
     visibility::Visibility,
 };
@@ -37,12 +38,36 @@ impl From<&Session> for Viewer {
 
 /// What belongs to an event and is not in it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Unsigned<'a> {
+pub(super) struct Unsigned<'a> {
     age_ms: u64,
+    /// `m.relations`
+    pub(super) relations: Option<&'a str>,
     membership: Option<Membership>,
     prev_content: Option<&'a str>,
     redacted_because: Option<&'a str>,
     transaction_id: Option<&'a str>,
+}
+
+impl<'a> Unsigned<'a> {
+    /// What there is to say of an event without looking at others.
+    pub(super) fn of(
+        event: &'a EventRecord,
+        viewer: &Viewer,
+        visibility: &Visibility,
+        now_ms: u64,
+    ) -> Self {
+        let transaction_id = event
+            .transaction
+            .as_ref()
+            .filter(|(device, _)| event.sender == viewer.user && *device == viewer.device)
+            .map(|(_, id)| id.as_str());
+        Self {
+            age_ms: age(event, now_ms),
+            membership: Some(visibility.membership_at(event.position).unwrap_or(Membership::Leave)),
+            transaction_id,
+            ..Self::default()
+        }
+    }
 }
 
 impl Rooms {
@@ -76,6 +101,8 @@ impl Rooms {
             .filter_map(|(number, record)| Some((number, record?)))
             .collect();
         let now_ms = self.clock().now_ms();
+        let frame = Frame { viewer, room, visibility, now_ms };
+        let bundles = self.bundles(at, frame, events).await?;
         let room_id = with_room_id.then_some(&*room.id);
         let redacts_in_content = room.rules.redaction.content_field_redacts;
         events
@@ -85,22 +112,14 @@ impl Rooms {
                     let unsigned = Unsigned { age_ms: age(by, now_ms), ..Unsigned::default() };
                     splice(by, Some(&room.id), redacts_in_content, unsigned)
                 });
-                let transaction_id = event
-                    .transaction
-                    .as_ref()
-                    .filter(|(device, _)| event.sender == viewer.user && *device == viewer.device)
-                    .map(|(_, id)| id.as_str());
                 let unsigned = Unsigned {
-                    age_ms: age(event, now_ms),
-                    membership: Some(
-                        visibility.membership_at(event.position).unwrap_or(Membership::Leave),
-                    ),
+                    relations: bundles.get(&event.event_id).map(String::as_str),
                     prev_content: event
                         .replaces
                         .and_then(|replaced| related.get(&replaced))
                         .map(EventRecord::content),
                     redacted_because: redaction.as_deref(),
-                    transaction_id,
+                    ..Unsigned::of(event, viewer, visibility, now_ms)
                 };
                 raw(splice(event, room_id, redacts_in_content, unsigned))
             })
@@ -118,7 +137,7 @@ pub(super) fn raw(json: String) -> Result<Box<RawValue>, RoomError> {
 }
 
 /// The client form: `content` as it is stored, the rest from the header.
-fn splice(
+pub(super) fn splice(
     event: &EventRecord,
     room_id: Option<&RoomId>,
     redacts_in_content: bool,
@@ -162,6 +181,10 @@ fn splice(
     push_text(&mut out, &event.event_type);
     out.push_str(",\"unsigned\":{\"age\":");
     out.push_str(&unsigned.age_ms.to_string());
+    if let Some(relations) = unsigned.relations {
+        out.push_str(",\"m.relations\":");
+        out.push_str(relations);
+    }
     if let Some(membership) = unsigned.membership {
         out.push_str(",\"membership\":");
         push_text(&mut out, membership.as_str());

@@ -37,7 +37,7 @@ pub(crate) struct Boundary(pub(crate) i64);
 
 impl Boundary {
     /// Before everything.
-    const START: Self = Self(i64::MIN);
+    pub(super) const START: Self = Self(i64::MIN);
 
     /// Just after what had arrived at a stream position.
     pub(crate) fn at_position(position: u64) -> Self {

@@ -11,10 +11,13 @@ use super::{
     record::{EventRecord, Membership},
     room::Room,
 };
-use crate::storage::{
-    Range, Read,
-    intern::UserNumber,
-    schema::{EVENTS, STATE_HISTORY, USER_ROOMS},
+use crate::{
+    storage::{
+        Range, Read,
+        intern::UserNumber,
+        schema::{EVENTS, STATE_HISTORY, USER_ROOMS},
+    },
+    users::Ignored,
 };
 
 /// How many changes of one user's membership, or of a room's history visibility, are looked at: the
@@ -62,6 +65,8 @@ pub(crate) struct Visibility {
     histories: Vec<(u64, HistoryVisibility)>,
     /// The user left and forgot the room.
     forgotten: bool,
+    /// Whose events the user does not want.
+    ignored: Ignored,
 }
 
 /// How much of a room's state a user may read.
@@ -104,6 +109,7 @@ impl Visibility {
                 })
                 .collect(),
             forgotten: user_room.is_some_and(|row| row.forgotten),
+            ignored: Ignored::load(at, user).await?,
         })
     }
 
@@ -151,6 +157,23 @@ impl Visibility {
     /// The user's own membership changes and those of the history visibility are judged by what
     /// was before them too.
     pub(crate) fn allows(&self, event: &EventRecord) -> bool {
+        !self.ignores(event) && self.allows_whoever_sent(event)
+    }
+
+    /// Whether the user does not want this event because of who sent it. State is always shown.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+    pub(crate) fn ignores(&self, event: &EventRecord) -> bool {
+        !event.is_state() && self.ignored.contains(&event.sender_id)
+    }
+
+    /// Whose events the user does not want.
+    pub(crate) fn ignored(&self) -> &Ignored {
+        &self.ignored
+    }
+
+    /// The same as [`Self::allows`], also for events of users who are ignored.
+    pub(crate) fn allows_whoever_sent(&self, event: &EventRecord) -> bool {
         let position = event.position;
         let before = position.saturating_sub(1);
         let own_membership = event.is_state_of("m.room.member", &self.user_id);

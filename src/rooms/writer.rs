@@ -283,6 +283,7 @@ impl RoomWriter {
         record: EventRecord,
         by: EventNumber,
     ) -> Result<(), RoomError> {
+        super::indexes::redacted(&mut self.batch, self.room.number, &record);
         let redacted = super::redaction::redacted(record, by, &self.room.rules)?;
         if redacted.is_state() {
             let event = AuthEvent::stored(target, &self.room.id, &redacted, &self.room.rules)?;
@@ -459,6 +460,8 @@ impl RoomWriter {
             content_at: added.built.content_at,
             json: added.built.json,
         };
+        let key = i64::try_from(position).unwrap_or(i64::MAX);
+        super::indexes::added(&mut self.batch, room, key, number, &record);
         EVENTS.put(&mut self.batch, &(room, number), &record);
     }
 }

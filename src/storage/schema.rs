@@ -20,6 +20,7 @@ use crate::{
             AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord,
             StateChange, UserRoom,
         },
+        relations::{Relation, RelationKind},
     },
     users::{
         Profile,
@@ -142,6 +143,20 @@ tables! {
     SIGNING_KEYS = SigningKeys "signing_keys": u64 => SigningKeyRecord;
     /// Users whose display name or avatar changed and whose member events do not say so yet.
     PROFILE_UPDATES = ProfileUpdates "profile_updates": UserNumber => ();
+
+    /// Events that relate to another, by that one and in the order of the timeline.
+    RELATIONS = Relations "relations" [Layout::NUMBERS.prefix(8)]:
+        (RoomNumber, OwnedEventId, RelationKind, i64) => Relation;
+    /// Events that are shown with others that relate to them.
+    BUNDLED = Bundled "bundled": (RoomNumber, OwnedEventId) => ();
+    /// A user's annotations of an event by the hash of type and `key`: each is there once.
+    ANNOTATIONS = Annotations "annotations":
+        (RoomNumber, OwnedEventId, UserNumber, [u8; 32]) => EventNumber;
+    /// The events of a room's threads in the order of the timeline, with the thread's root.
+    THREAD_EVENTS = ThreadEvents "thread_events" [Layout::NUMBERS.prefix(8)]: (RoomNumber, i64) => OwnedEventId;
+    /// Who sent which events of a thread.
+    THREAD_PARTICIPANTS = ThreadParticipants "thread_participants" [Layout::NUMBERS.prefix(8)]:
+        (RoomNumber, OwnedEventId, UserNumber, i64) => ();
 
     /// Up to where a user has read: the latest receipt by kind and thread.
     RECEIPTS = Receipts "receipts" [Layout::TEXT.prefix(8)]: (RoomNumber, UserNumber, String, String) => Json<Receipt>;

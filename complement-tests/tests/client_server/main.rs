@@ -24,6 +24,7 @@ mod profile;
 mod receipts;
 mod redaction;
 mod registration;
+mod relations;
 mod room_creation;
 mod sending;
 mod state;

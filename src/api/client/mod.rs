@@ -12,6 +12,7 @@ pub(crate) mod profile;
 pub(crate) mod push_rules;
 pub(crate) mod receipts;
 pub(crate) mod register;
+pub(crate) mod relations;
 pub(crate) mod room_aliases;
 pub(crate) mod room_events;
 pub(crate) mod room_history;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A place in a timeline: the token of a page, or of a sync.
-fn boundary(token: &str) -> Result<Boundary, ApiError> {
+pub(super) fn boundary(token: &str) -> Result<Boundary, ApiError> {
     if let Ok(sync) = token.parse::<SyncToken>() {
         return Ok(Boundary::at_position(sync.position));
     }

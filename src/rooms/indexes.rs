@@ -1,0 +1,25 @@
+//! What is kept beside the events of a room so that they are found: written in an event's batch.
+
+use super::{
+    record::{EventNumber, EventRecord},
+    relations,
+};
+use crate::storage::{Batch, intern::RoomNumber};
+
+/// Queues the rows that lead to an event which comes into the timeline at `key`.
+pub(super) fn added(
+    batch: &mut Batch,
+    room: RoomNumber,
+    key: i64,
+    number: EventNumber,
+    record: &EventRecord,
+) {
+    relations::index(batch, room, key, number, record);
+}
+
+/// Queues the deletion of the rows that lead to an event which is redacted; `record` is what it was
+/// before.
+pub(super) fn redacted(batch: &mut Batch, room: RoomNumber, record: &EventRecord) {
+    let key = i64::try_from(record.position).unwrap_or(i64::MAX);
+    relations::forget(batch, room, key, record);
+}
