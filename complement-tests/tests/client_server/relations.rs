@@ -305,7 +305,7 @@ async fn indirect_relations_are_listed_when_asked_for() {
     let reaction = text(&react(&alice, &room, &reply, "👍").await.ok(), "/event_id");
     let path = [room.as_str(), "relations", &topic];
     let (direct, answer) = listed(&alice, &path, &[]).await;
-    assert_eq!(direct, [reply.clone()]);
+    assert_eq!(direct, std::slice::from_ref(&reply));
     assert_eq!(answer["recursion_depth"], Value::Null);
     let (indirect, answer) = listed(&alice, &path, &[("recurse", "true")]).await;
     assert_eq!(indirect, [reaction.clone(), edit, reply]);
