@@ -3,8 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Batch, Db, OpenError, Range, Read, Settings, StorageError,
+    Batch, Db, Range, Read, Settings, StorageError,
     engine::Engine,
+    open::OpenError,
     schema::{META, TableId},
 };
 
