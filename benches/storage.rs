@@ -209,7 +209,8 @@ async fn run(operation: &str, raw: bool, count: usize) -> Result<(), Error> {
                 options.set_sync(true);
                 db.write_opt(batch, &options)?;
             }
-            ("commit", false) => bench.put(&names[at..at + BATCH_ROWS], &value, true).await?,
+            ("commit", false) => bench.put_encoded(&keys[at..at + BATCH_ROWS], &value).await?,
+            ("commit typed", _) => bench.put(&names[at..at + BATCH_ROWS], &value, true).await?,
             _ => return Err("no such operation".into()),
         }
     }
@@ -228,8 +229,10 @@ fn instructions() -> Result<(), Error> {
         let more = (ours / raw - 1.0) * 100.0;
         println!("{operation:<12}{raw:>12.0}{ours:>12.0}{more:>9.1}%");
     }
-    let typed = counted("get typed", "storage", 20_000)?;
-    println!("{:<12}{:>12}{typed:>12.0}", "get, typed", "");
+    for (operation, count) in [("get typed", 20_000), ("commit typed", 1_000)] {
+        let typed = counted(operation, "storage", count)?;
+        println!("{operation:<12}{:>12}{typed:>12.0}", "");
+    }
     Ok(())
 }
 

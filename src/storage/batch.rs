@@ -8,29 +8,76 @@ use super::{
 /// Writes that become visible and durable together, or not at all.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(super) writes: Vec<Write>,
-    pub(super) preconditions: Vec<Precondition>,
+    /// What is put, or deleted where a row has no value.
+    pub(super) writes: Rows,
+    /// What must hold just before the batch is applied: this value, or no row at all.
+    pub(super) preconditions: Rows,
     pub(super) durability: Durability,
     pub(super) positions: Vec<Position>,
     pub(super) wakes: Vec<UserNumber>,
 }
 
-/// One row put or deleted.
-#[derive(Debug)]
-pub(super) struct Write {
-    pub(super) table: TableId,
-    pub(super) key: Vec<u8>,
-    /// None: the row is deleted.
-    pub(super) value: Option<Vec<u8>>,
+/// Rows one behind the other in one buffer: a message is a dozen of them, which would be two dozen
+/// allocations.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    bytes: Vec<u8>,
+    rows: Vec<Place>,
 }
 
-/// What must hold just before the batch is applied.
+/// Where a row is in the buffer: it begins where the one before ends.
 #[derive(Debug)]
-pub(super) struct Precondition {
+struct Place {
+    table: TableId,
+    key_end: usize,
+    value_end: Option<usize>,
+}
+
+/// A key, and perhaps a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
     pub(super) table: TableId,
-    pub(super) key: Vec<u8>,
-    /// None: there is no row at `key`.
-    pub(super) value: Option<Vec<u8>>,
+    pub(super) key: &'a [u8],
+    pub(super) value: Option<&'a [u8]>,
+}
+
+/// Writes a value at the end of a buffer.
+pub(super) type ToBytes<'a> = &'a dyn Fn(&mut Vec<u8>);
+
+impl Rows {
+    fn push(&mut self, table: TableId, key: ToBytes<'_>, value: Option<ToBytes<'_>>) {
+        if self.rows.is_empty() {
+            // What a message takes; a batch of one row is of no concern.
+            self.bytes.reserve(2_048);
+            self.rows.reserve(16);
+        }
+        key(&mut self.bytes);
+        let key_end = self.bytes.len();
+        let value_end = value.map(|value| {
+            value(&mut self.bytes);
+            self.bytes.len()
+        });
+        self.rows.push(Place { table, key_end, value_end });
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let mut rest = self.bytes.as_slice();
+        let mut at = 0;
+        let mut take = move |end: usize| {
+            let (taken, left) = rest.split_at_checked(end - at).unwrap_or_default();
+            (rest, at) = (left, end);
+            taken
+        };
+        self.rows.iter().map(move |place| Row {
+            table: place.table,
+            key: take(place.key_end),
+            value: place.value_end.map(&mut take),
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
 }
 
 /// When a commit counts as done.
@@ -60,16 +107,16 @@ impl Batch {
         self.writes.is_empty()
     }
 
-    pub(super) fn put(&mut self, table: TableId, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.push(Write { table, key, value: Some(value) });
+    pub(super) fn put(&mut self, table: TableId, key: ToBytes<'_>, value: ToBytes<'_>) {
+        self.writes.push(table, key, Some(value));
     }
 
-    pub(super) fn delete(&mut self, table: TableId, key: Vec<u8>) {
-        self.writes.push(Write { table, key, value: None });
+    pub(super) fn delete(&mut self, table: TableId, key: ToBytes<'_>) {
+        self.writes.push(table, key, None);
     }
 
-    pub(super) fn require(&mut self, table: TableId, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.preconditions.push(Precondition { table, key, value });
+    pub(super) fn require(&mut self, table: TableId, key: ToBytes<'_>, value: Option<ToBytes<'_>>) {
+        self.preconditions.push(table, key, value);
     }
 
     /// Keeps `position` invisible until this batch is committed, or has failed.
@@ -85,17 +132,16 @@ impl Batch {
 
     /// Size of the keys and values written.
     pub(super) fn bytes(&self) -> usize {
-        let row = |write: &Write| write.key.len() + write.value.as_ref().map_or(0, Vec::len);
-        self.writes.iter().map(row).sum()
+        self.writes.bytes.len()
     }
 
     /// Whether every engine can hold this.
     pub(super) fn check(&self) -> Result<(), StorageError> {
-        for write in &self.writes {
-            let value_bytes = write.value.as_ref().map_or(0, Vec::len);
-            if write.key.len() > MAX_KEY_BYTES || value_bytes > MAX_VALUE_BYTES {
-                let bytes = value_bytes.max(write.key.len());
-                return Err(StorageError::TooLarge { table: write.table.name(), bytes });
+        for row in self.writes.iter() {
+            let value_bytes = row.value.map_or(0, <[u8]>::len);
+            if row.key.len() > MAX_KEY_BYTES || value_bytes > MAX_VALUE_BYTES {
+                let bytes = value_bytes.max(row.key.len());
+                return Err(StorageError::TooLarge { table: row.table.name(), bytes });
             }
         }
         match self.bytes() {

@@ -38,7 +38,21 @@ impl Bench {
     pub async fn open(directory: &Path) -> Result<Self, Error> {
         let name = "bench.example".try_into()?;
         let db = Db::open(directory, &Settings::new(name, 256 << 20)).await;
-        Ok(Self { db: db.map_err(|error: OpenError| Box::new(error))? })
+        Ok(Self { db: db? })
+    }
+
+    /// Commits rows of `value` at encoded `keys` as one synced batch, through the engine's interface.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub async fn put_encoded(&self, keys: &[Vec<u8>], value: &[u8]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for key in keys {
+            batch.put(TableId::Meta, &|out| out.extend_from_slice(key), &|out| {
+                out.extend_from_slice(value);
+            });
+        }
+        Ok(self.db.commit(batch).await?)
     }
 
     /// Commits rows of `value` at `keys` as one batch.

@@ -93,11 +93,16 @@ impl Key for [u8; 32] {
 /// Text ends with `00 00` and a zero within it becomes `00 FF`: no text's encoding begins another's,
 /// and byte order is the order of the texts.
 fn encode_text(text: &str, out: &mut Vec<u8>) {
-    for byte in text.bytes() {
-        out.push(byte);
-        if byte == 0 {
-            out.push(0xFF);
+    let bytes = text.as_bytes();
+    if bytes.contains(&0) {
+        for byte in bytes {
+            out.push(*byte);
+            if *byte == 0 {
+                out.push(0xFF);
+            }
         }
+    } else {
+        out.extend_from_slice(bytes);
     }
     out.extend_from_slice(&[0, 0]);
 }

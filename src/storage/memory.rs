@@ -63,20 +63,20 @@ impl MemoryEngine {
         Pending::ready(batch.check().and_then(|()| self.apply(batch)))
     }
 
-    fn apply(&self, mut batch: Batch) -> Result<(), StorageError> {
+    fn apply(&self, batch: Batch) -> Result<(), StorageError> {
         let mut tables = self.tables.lock();
-        for row in &batch.preconditions {
-            let present = tables.get(&row.table).and_then(|table| table.get(&row.key));
-            if present != row.value.as_ref() {
+        for row in batch.preconditions.iter() {
+            let present = tables.get(&row.table).and_then(|table| table.get(row.key));
+            if present.map(Vec::as_slice) != row.value {
                 self.counters.refused();
                 return Err(StorageError::Precondition { table: row.table.name() });
             }
         }
-        for write in std::mem::take(&mut batch.writes) {
+        for write in batch.writes.iter() {
             let table = Arc::make_mut(tables.entry(write.table).or_default());
             match write.value {
-                Some(value) => table.insert(write.key, value),
-                None => table.remove(&write.key),
+                Some(value) => table.insert(write.key.to_vec(), value.to_vec()),
+                None => table.remove(write.key),
             };
         }
         drop(tables);

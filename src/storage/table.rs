@@ -143,19 +143,17 @@ impl<K: Key, V: Value> Table<K, V> {
 
     /// Queues an insertion or replacement; nothing is visible before the batch commits.
     pub(crate) fn put(&self, batch: &mut Batch, key: &(impl AsKey<K> + ?Sized), value: &V) {
-        let mut bytes = Vec::new();
-        value.to_bytes(&mut bytes);
-        batch.put(self.id, encoded(key), bytes);
+        batch.put(self.id, &|out| key.encode(out), &|out| value.to_bytes(out));
     }
 
     /// Queues a deletion.
     pub(crate) fn delete(&self, batch: &mut Batch, key: &(impl AsKey<K> + ?Sized)) {
-        batch.delete(self.id, encoded(key));
+        batch.delete(self.id, &|out| key.encode(out));
     }
 
     /// The batch fails if there is a row at `key` when it is its turn.
     pub(crate) fn require_absent(&self, batch: &mut Batch, key: &(impl AsKey<K> + ?Sized)) {
-        batch.require(self.id, encoded(key), None);
+        batch.require(self.id, &|out| key.encode(out), None);
     }
 
     /// The batch fails unless the row at `key` holds just `value` when it is its turn.
@@ -165,9 +163,7 @@ impl<K: Key, V: Value> Table<K, V> {
         key: &(impl AsKey<K> + ?Sized),
         value: &V,
     ) {
-        let mut bytes = Vec::new();
-        value.to_bytes(&mut bytes);
-        batch.require(self.id, encoded(key), Some(bytes));
+        batch.require(self.id, &|out| key.encode(out), Some(&|out| value.to_bytes(out)));
     }
 
     fn value(&self, bytes: &[u8]) -> Result<V, StorageError> {

@@ -191,11 +191,11 @@ impl Thread {
         let refusals = self.check(&group);
         let accepted = || group.iter().zip(&refusals).filter(|(_, no)| no.is_none());
         let mut write = WriteBatch::default();
-        for row in accepted().flat_map(|(queued, _)| &queued.batch.writes) {
+        for row in accepted().flat_map(|(queued, _)| queued.batch.writes.iter()) {
             let handle = self.store.handle(row.table);
-            match &row.value {
-                Some(value) => write.put_cf(handle, &row.key, value),
-                None => write.delete_cf(handle, &row.key),
+            match row.value {
+                Some(value) => write.put_cf(handle, row.key, value),
+                None => write.delete_cf(handle, row.key),
             }
         }
         let synced = accepted().any(|(queued, _)| queued.batch.durability == Durability::Synced);
@@ -240,9 +240,9 @@ impl Thread {
         let last_to_ask = group.iter().rposition(|queued| !queued.batch.preconditions.is_empty());
         for (index, queued) in group.iter().enumerate() {
             let refusal = queued.batch.preconditions.iter().find_map(|row| {
-                let holds = match pending.get(&(row.table, row.key.as_slice())) {
-                    Some(value) => *value == row.value.as_deref(),
-                    None => match self.stored_is(row.table, &row.key, row.value.as_deref()) {
+                let holds = match pending.get(&(row.table, row.key)) {
+                    Some(value) => *value == row.value,
+                    None => match self.stored_is(row.table, row.key, row.value) {
                         Ok(holds) => holds,
                         Err(error) => return Some(failed(error)),
                     },
@@ -250,8 +250,8 @@ impl Thread {
                 (!holds).then(|| StorageError::Precondition { table: row.table.name() })
             });
             if refusal.is_none() && last_to_ask.is_some_and(|last| index < last) {
-                for row in &queued.batch.writes {
-                    pending.insert((row.table, &row.key), row.value.as_deref());
+                for row in queued.batch.writes.iter() {
+                    pending.insert((row.table, row.key), row.value);
                 }
             }
             refusals.push(refusal);
