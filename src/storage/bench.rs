@@ -5,7 +5,6 @@ use std::{path::Path, sync::Arc};
 use super::{
     Batch, Db, Range, Read, Settings, StorageError,
     engine::Engine,
-    open::OpenError,
     schema::{META, TableId},
 };
 
