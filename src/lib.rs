@@ -6,6 +6,7 @@ mod api;
 mod cli;
 mod clock;
 mod config;
+mod e2ee;
 mod http;
 #[allow(dead_code, reason = "areas that make requests are built on it one after the other")]
 mod outgoing;

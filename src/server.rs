@@ -8,6 +8,7 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
+    e2ee::{E2ee, Keys, ToDevice},
     push::PushRules,
     rooms::{Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
@@ -37,6 +38,8 @@ pub(crate) struct Areas {
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
+    keys: Keys,
+    to_device: ToDevice,
 }
 
 macro_rules! areas {
@@ -63,6 +66,8 @@ areas! {
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
+    keys: Keys,
+    to_device: ToDevice,
 }
 
 /// Why a server does not start.
@@ -100,11 +105,18 @@ impl Server {
         tokio::spawn(rooms.clone().run_closed_accounts());
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
+        let keys = Keys::new(db.clone(), &config.server_name);
+        let to_device = ToDevice::new(db.clone(), clock.clone());
+        let forgetting = keys.clone();
+        sessions.when_removed(Box::new(move |user, device| {
+            forgetting.forget_counts([(user, device)]);
+        }));
         let sync = Sync::new(
             db.clone(),
             rooms.clone(),
             typing.clone(),
             receipts.clone(),
+            E2ee { keys: keys.clone(), to_device: to_device.clone() },
             sessions.clone(),
             stopping,
         );
@@ -122,6 +134,8 @@ impl Server {
                 typing,
                 receipts,
                 sync,
+                keys,
+                to_device,
                 db,
             },
         })

@@ -18,6 +18,7 @@ use ruma::api::{
 };
 
 use crate::{
+    e2ee::E2eeError,
     push::PushRuleError,
     rooms::RoomError,
     storage::StorageError,
@@ -182,6 +183,32 @@ impl From<SyncError> for ApiError {
             SyncError::Room(error) => error.into(),
         }
     }
+}
+
+impl From<E2eeError> for ApiError {
+    fn from(error: E2eeError) -> Self {
+        let kind = match &error {
+            E2eeError::UnknownDevice => {
+                return AuthError::Unknown { soft_logout: false }.into();
+            }
+            E2eeError::Invalid { .. } | E2eeError::NotOwn | E2eeError::OneTimeKeyExists { .. } => {
+                ErrorKind::InvalidParam
+            }
+            E2eeError::InvalidSignature { .. } => custom("M_INVALID_SIGNATURE"),
+            E2eeError::NoMasterKey => ErrorKind::MissingParam,
+            E2eeError::KeyIdInUse | E2eeError::TooMany { .. } => ErrorKind::Forbidden,
+            E2eeError::TooLarge { .. } => ErrorKind::TooLarge,
+            E2eeError::NotFound { .. } => ErrorKind::NotFound,
+            E2eeError::Busy => return busy(),
+            E2eeError::Storage(error) => return Self::internal(error),
+        };
+        Self::new(kind, &error)
+    }
+}
+
+/// An `errcode` that ruma has no name for.
+fn custom(errcode: &str) -> ErrorKind {
+    serde_json::from_value(serde_json::json!({ "errcode": errcode })).unwrap_or(ErrorKind::Unknown)
 }
 
 impl From<AuthError> for ApiError {

@@ -11,9 +11,9 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 
 use super::{
     client::{
-        self, account, account_data, admin, capabilities, create_room, device, filter, login,
+        self, account, account_data, admin, capabilities, create_room, device, filter, keys, login,
         profile, push_rules, receipts, register, relations, room_aliases, room_events,
-        room_history, room_membership, threepid, typing, versions,
+        room_history, room_membership, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -22,7 +22,7 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    rooms(accounts(routes)).router.with_state(areas)
+    encryption(rooms(accounts(routes))).router.with_state(areas)
 }
 
 /// Accounts, devices, profiles, account data, push rules.
@@ -163,6 +163,19 @@ fn rooms(routes: Routes) -> Routes {
         .add::<receipt::create_receipt::v3::Request, _, _>(receipts::create_receipt)
         .add::<read_marker::set_read_marker::v3::Request, _, _>(receipts::set_read_markers)
         .add::<sync::sync_events::v3::Request, _, _>(client::sync::sync_events)
+}
+
+/// End-to-end encryption.
+fn encryption(routes: Routes) -> Routes {
+    use ruma::api::client::{keys as k, to_device as t};
+    routes
+        .add::<k::upload_keys::v3::Request, _, _>(keys::upload_keys)
+        .add::<k::get_keys::v3::Request, _, _>(keys::get_keys)
+        .add::<k::claim_keys::v3::Request, _, _>(keys::claim_keys)
+        .add::<k::get_key_changes::v3::Request, _, _>(keys::get_key_changes)
+        .add::<k::upload_signing_keys::v3::Request, _, _>(keys::upload_signing_keys)
+        .add::<k::upload_signatures::v3::Request, _, _>(keys::upload_signatures)
+        .add::<t::send_event_to_device::v3::Request, _, _>(to_device::send_event_to_device)
 }
 
 /// Routes by ruma's request types: method and paths come from the type.

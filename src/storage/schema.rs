@@ -14,6 +14,7 @@ use super::{
     value::Json,
 };
 use crate::{
+    e2ee::{FallbackKey, KeySignature, OneTimeKey},
     rooms::{
         receipts::{Receipt, ReceiptSlot},
         record::{
@@ -199,6 +200,30 @@ tables! {
         (UserNumber, u64) => (RoomNumber, String);
     /// Filters for `/sync` by the user and the hash of their content.
     FILTERS = Filters "filters" [Layout::TEXT.prefix(8)]: (UserNumber, String) => Vec<u8>;
+
+    /// The identity keys of devices: canonical JSON, as uploaded but without `unsigned`.
+    DEVICE_KEYS = DeviceKeys "device_keys" [Layout::TEXT.prefix(8)]: (UserNumber, OwnedDeviceId) => Vec<u8>;
+    /// One-time keys that nobody has claimed, by user, device, algorithm and order of upload.
+    ONE_TIME_KEYS = OneTimeKeys "one_time_keys" [Layout::TEXT.prefix(8)]:
+        (UserNumber, OwnedDeviceId, String, u64) => Json<OneTimeKey>;
+    /// Fallback keys by user, device and algorithm.
+    FALLBACK_KEYS = FallbackKeys "fallback_keys" [Layout::TEXT.prefix(8)]:
+        (UserNumber, OwnedDeviceId, String) => Json<FallbackKey>;
+    /// Cross-signing keys of a user: master (0), self-signing (1), user-signing (2); canonical JSON.
+    CROSS_SIGNING_KEYS = CrossSigningKeys "cross_signing_keys" [Layout::TEXT.prefix(8)]: (UserNumber, u8) => Vec<u8>;
+    /// Signatures added to keys after their upload: by the key's owner, its ID (a device or a
+    /// public key), who signed it and with which key.
+    KEY_SIGNATURES = KeySignatures "key_signatures" [Layout::TEXT.prefix(8)]:
+        (UserNumber, String, UserNumber, String) => Json<KeySignature>;
+    /// Whose devices or keys changed, by stream position; a user stands here once.
+    DEVICE_LIST_CHANGES = DeviceListChanges "device_list_changes": u64 => UserNumber;
+    /// Where a user stands in `device_list_changes`.
+    DEVICE_LIST_POSITIONS = DeviceListPositions "device_list_positions": UserNumber => u64;
+    /// Keys of other users that a user signed: by signer, stream position and owner of the key.
+    USER_SIGNATURE_CHANGES = UserSignatureChanges "user_signature_changes" [Layout::NUMBERS.prefix(8)]:
+        (UserNumber, u64, UserNumber) => ();
+    /// Messages that wait for a device, by stream position: JSON with type, sender and content.
+    TO_DEVICE = ToDevice "to_device" [Layout::TEXT.prefix(8)]: (UserNumber, OwnedDeviceId, u64) => Vec<u8>;
 
     // Tables of storage's own tests; they go last.
     @testing {

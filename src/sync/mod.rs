@@ -1,5 +1,6 @@
 //! Telling clients what happened: nothing missed, nothing twice.
 
+pub(crate) mod e2ee;
 mod filter;
 mod response;
 mod room;

@@ -8,6 +8,8 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::e2ee::DeviceLists;
+
 /// The whole answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Response {
@@ -15,6 +17,14 @@ pub(crate) struct Response {
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub(crate) account_data: Events,
     pub(crate) rooms: Rooms,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(crate) to_device: Events,
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    pub(crate) device_lists: DeviceLists,
+    /// One-time keys that the device has left, by algorithm.
+    pub(crate) device_one_time_keys_count: BTreeMap<String, u64>,
+    /// Algorithms whose fallback key was not used yet.
+    pub(crate) device_unused_fallback_key_types: Vec<String>,
 }
 
 /// Events without more about them.
@@ -149,5 +159,7 @@ impl Response {
             && self.rooms.invite.is_empty()
             && self.rooms.knock.is_empty()
             && self.rooms.leave.is_empty()
+            && self.to_device.is_empty()
+            && self.device_lists.is_empty()
     }
 }

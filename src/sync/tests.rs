@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Request, Sync, SyncError, SyncFilter, token::SyncToken};
 use crate::{
     clock::{Clock, Random},
+    e2ee::{E2ee, Keys, ToDevice},
     rooms::{
         Boundary, Change, EventFilter, NewRoom, PageRequest, Preset, Profile, Rooms,
         keys::ServerKey, receipts::Receipts, typing::Typing,
@@ -49,13 +50,18 @@ impl World {
         let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
         let rooms = Rooms::new(db.clone(), clock.clone(), random, key, profiles);
         let typing = Typing::new(db.clone());
-        let receipts = Receipts::new(db.clone(), clock);
+        let receipts = Receipts::new(db.clone(), clock.clone());
+        let e2ee = E2ee {
+            keys: Keys::new(db.clone(), server_name!("localhost")),
+            to_device: ToDevice::new(db.clone(), clock),
+        };
         let shutdown = Shutdown::new();
         let sync = Sync::new(
             db.clone(),
             rooms.clone(),
             typing.clone(),
             receipts,
+            e2ee,
             sessions.clone(),
             shutdown.stopping(),
         );
@@ -374,7 +380,10 @@ async fn a_server_that_stops_lets_its_clients_go() {
 async fn a_token_from_the_future_is_refused() {
     let world = World::new().await;
     let alice = world.session(user_id!("@alice:localhost")).await;
-    let request = Request { since: Some(SyncToken { position: u64::MAX }), ..Request::default() };
+    let request = Request {
+        since: Some(SyncToken { position: u64::MAX, to_device: 0 }),
+        ..Request::default()
+    };
     let refused = world.sync.v3(&alice, &request).await;
     assert!(matches!(refused, Err(SyncError::FromTheFuture)));
 }

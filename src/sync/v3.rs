@@ -9,12 +9,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     SyncError,
+    e2ee::DeviceLists,
     filter::SyncFilter,
     response::{Events, Invited, Knocked, Response, Rooms as RoomsResponse, Stripped},
     room::RoomReader,
     token::SyncToken,
 };
 use crate::{
+    e2ee::{DELIVERED_AT_ONCE, E2ee},
     rooms::{
         Rooms,
         receipts::Receipts,
@@ -43,6 +45,7 @@ pub(crate) struct Sync {
     pub(super) rooms: Rooms,
     pub(super) typing: Typing,
     pub(super) receipts: Receipts,
+    pub(super) e2ee: E2ee,
     sessions: Sessions,
     stopping: Stopping,
 }
@@ -72,10 +75,11 @@ impl Sync {
         rooms: Rooms,
         typing: Typing,
         receipts: Receipts,
+        e2ee: E2ee,
         sessions: Sessions,
         stopping: Stopping,
     ) -> Self {
-        Self { db, rooms, typing, receipts, sessions, stopping }
+        Self { db, rooms, typing, receipts, e2ee, sessions, stopping }
     }
 
     /// What happened since the token: at once if there is something, or when something happens, or
@@ -90,8 +94,13 @@ impl Sync {
         request: &Request,
     ) -> Result<Response, SyncError> {
         let deadline = Instant::now() + request.timeout.min(LONGEST_WAIT);
-        if request.since.is_some_and(|token| token.position > self.db.visible_position()) {
-            return Err(SyncError::FromTheFuture);
+        if let Some(token) = request.since {
+            if token.position.max(token.to_device) > self.db.visible_position() {
+                return Err(SyncError::FromTheFuture);
+            }
+            // The device has what it was given with this token.
+            let to_device = &self.e2ee.to_device;
+            to_device.delivered(session.user, &session.device_id, token.to_device).await?;
         }
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);
@@ -124,7 +133,18 @@ impl Sync {
         let since = request.since.map(|token| token.position);
         let (global, mut by_room) = account_data(&at, session.user, since, until, request).await?;
         let mut rooms = RoomsResponse::default();
-        for (room, user_room) in self.rooms.user_rooms(&at, session.user).await? {
+        let user_rooms = self.rooms.user_rooms(&at, session.user).await?;
+        let device_lists = match since {
+            Some(since) => self.device_lists(&at, session, (since, until), &user_rooms).await?,
+            None => DeviceLists::default(),
+        };
+        let inbox = (request.since.map_or(0, |token| token.to_device), until);
+        let to_device = &self.e2ee.to_device;
+        let inbox = to_device
+            .inbox(&at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
+            .await?;
+        let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
+        for (room, user_room) in user_rooms {
             let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
             self.add_room(
                 &mut rooms,
@@ -137,11 +157,15 @@ impl Sync {
             )
             .await?;
         }
-        let next = SyncToken { position: until };
+        let next = SyncToken { position: until, to_device: inbox.upto };
         Ok(Response {
             next_batch: next.to_string(),
             account_data: Events { events: global },
             rooms,
+            to_device: Events { events: inbox.events },
+            device_lists,
+            device_one_time_keys_count: counts.one_time.clone(),
+            device_unused_fallback_key_types: counts.unused_fallback.clone(),
         })
     }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     api::extract::Caller,
+    e2ee,
     storage::{
         Batch, Json, Range, StorageError,
         intern::UserNumber,
@@ -115,6 +116,7 @@ impl Accounts {
         self.clear_threepids(&mut batch, user).await?;
         AccountData::new(db.clone()).clear(&mut batch, user).await?;
         Filters::new(db.clone()).clear(&mut batch, user).await?;
+        e2ee::clear_user(db, &mut batch, user).await?;
         CLOSING_ACCOUNTS.delete(&mut batch, &user);
         db.commit(batch).await
     }

@@ -152,6 +152,8 @@ pub(crate) enum Fact {
     Nonce,
     /// The validation of an e-mail address.
     Validation(Validation),
+    /// A transaction ID that a device has sent messages to devices with.
+    ToDeviceSent,
 }
 
 /// A session of user-interactive authentication.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,10 +19,11 @@ use super::{
 use crate::{
     api::extract::Caller,
     clock::{Clock, Random},
+    e2ee::{queue_change, queue_device_removal},
     storage::{
         Batch, Db, Json, Range, StorageError,
         intern::UserNumber,
-        schema::{DEVICE_ACTIVITY, DEVICE_TOKENS, DEVICES, TOKENS},
+        schema::{DEVICE_ACTIVITY, DEVICE_KEYS, DEVICE_TOKENS, DEVICES, TOKENS},
     },
 };
 
@@ -82,7 +83,12 @@ struct Shared {
     /// not leave it in the cache after.
     removals: AtomicU64,
     activities: Activities,
+    /// What is told of devices that are gone.
+    removed: OnceLock<DeviceRemoved>,
 }
+
+/// Told of a device that was removed, so that what is known of it in memory is forgotten.
+pub(crate) type DeviceRemoved = Box<dyn Fn(UserNumber, &DeviceId) + Send + Sync>;
 
 /// An access token that was used.
 struct Known {
@@ -143,8 +149,15 @@ impl Sessions {
                 random,
                 known: Cache::new(CACHED_TOKENS),
                 removals: AtomicU64::new(0),
+                removed: OnceLock::new(),
             }),
         }
+    }
+
+    /// Calls `removed` with every device that goes from now on. Set once, when the server is put
+    /// together.
+    pub(crate) fn when_removed(&self, removed: DeviceRemoved) {
+        self.shared.removed.get_or_init(|| removed);
     }
 
     /// When and from where devices were active.
@@ -381,6 +394,9 @@ impl Sessions {
                 Err(StorageError::Precondition { .. }) => {}
                 done => {
                     self.shared.activities.forget(user, device_id);
+                    if let Some(removed) = self.shared.removed.get() {
+                        removed(user, device_id);
+                    }
                     return done;
                 }
             }
@@ -405,6 +421,7 @@ impl Sessions {
         }
         DEVICES.delete(batch, &key);
         DEVICE_ACTIVITY.delete(batch, &key);
+        queue_device_removal(&self.shared.db, batch, user, device_id).await?;
         // A sync of the device that waits ends now, rather than with the next message.
         batch.wake([user]);
         let hashes = self.hashes(user, device_id).await?;
@@ -471,6 +488,10 @@ impl Sessions {
             let mut batch = Batch::new();
             DEVICES.require_equals(&mut batch, &key, &old);
             DEVICES.put(&mut batch, &key, &Json(new));
+            // The name is shown with the device's keys.
+            if DEVICE_KEYS.contains(&self.shared.db, &key).await? {
+                queue_change(&self.shared.db, &mut batch, user).await?;
+            }
             match self.shared.db.commit(batch).await {
                 Err(StorageError::Precondition { .. }) => {}
                 done => return done.map(|()| true),

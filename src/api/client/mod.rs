@@ -7,6 +7,7 @@ pub(crate) mod capabilities;
 pub(crate) mod create_room;
 pub(crate) mod device;
 pub(crate) mod filter;
+pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod profile;
 pub(crate) mod push_rules;
@@ -19,6 +20,7 @@ pub(crate) mod room_history;
 pub(crate) mod room_membership;
 pub(crate) mod sync;
 pub(crate) mod threepid;
+pub(crate) mod to_device;
 pub(crate) mod typing;
 pub(crate) mod versions;
 

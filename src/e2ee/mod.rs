@@ -1,0 +1,93 @@
+//! End-to-end encryption: the keys of devices and users, who must hear of changes, messages from
+//! device to device, and what clients keep here of their keys. The server sees public keys and
+//! ciphertext only.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
+
+mod changes;
+mod claim;
+mod counts;
+mod cross_signing;
+mod device_keys;
+mod error;
+mod query;
+mod records;
+mod removal;
+mod signatures;
+mod signed;
+mod to_device;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, sync::Arc};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
+
+pub(crate) use changes::{joined_rooms, queue_change};
+pub(crate) use counts::Counts;
+pub(crate) use cross_signing::CrossSigningUpload;
+pub(crate) use device_keys::Upload;
+pub(crate) use error::E2eeError;
+pub(crate) use records::{FallbackKey, KeySignature, OneTimeKey};
+pub(crate) use removal::{clear_user, queue_device_removal};
+pub(crate) use to_device::{DELIVERED_AT_ONCE, Delivery, Target, ToDevice};
+
+use crate::storage::{Db, intern::UserNumber};
+
+/// How often a change is tried again when another one was faster.
+const ATTEMPTS: usize = 16;
+/// Of how many devices the key counts are kept in memory.
+const CACHED_COUNTS: u64 = 100_000;
+
+/// What sync tells of this area.
+#[derive(Clone)]
+pub(crate) struct E2ee {
+    /// The keys of devices and users.
+    pub(crate) keys: Keys,
+    /// Messages between devices.
+    pub(crate) to_device: ToDevice,
+}
+
+/// The public keys of devices and users.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Db,
+    server_name: OwnedServerName,
+    /// One-time keys that are being handed out: others take the next one at once instead of
+    /// finding this one gone when it is their turn.
+    claimed: Mutex<HashSet<claim::Slot>>,
+    counts: Cache<(UserNumber, OwnedDeviceId), Arc<Counts>>,
+    /// Raised by every change of one-time or fallback keys, before what it made wrong is dropped
+    /// from `counts`: whoever has counted before does not leave the count there after.
+    changes: std::sync::atomic::AtomicU64,
+}
+
+impl Keys {
+    /// The keys in `db`.
+    pub(crate) fn new(db: Db, server_name: &ServerName) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                db,
+                server_name: server_name.to_owned(),
+                claimed: Mutex::default(),
+                counts: Cache::new(CACHED_COUNTS),
+                changes: std::sync::atomic::AtomicU64::new(0),
+            }),
+        }
+    }
+
+    fn db(&self) -> &Db {
+        &self.shared.db
+    }
+
+    fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.shared.server_name
+    }
+}
