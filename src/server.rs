@@ -8,7 +8,7 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
-    e2ee::{E2ee, Keys, ToDevice},
+    e2ee::{Backups, DehydratedDevices, E2ee, Keys, ToDevice},
     push::PushRules,
     rooms::{Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
@@ -40,6 +40,8 @@ pub(crate) struct Areas {
     sync: Sync,
     keys: Keys,
     to_device: ToDevice,
+    backups: Backups,
+    dehydrated_devices: DehydratedDevices,
 }
 
 macro_rules! areas {
@@ -68,6 +70,8 @@ areas! {
     sync: Sync,
     keys: Keys,
     to_device: ToDevice,
+    backups: Backups,
+    dehydrated_devices: DehydratedDevices,
 }
 
 /// Why a server does not start.
@@ -111,6 +115,13 @@ impl Server {
         sessions.when_removed(Box::new(move |user, device| {
             forgetting.forget_counts([(user, device)]);
         }));
+        let dehydrated_devices = DehydratedDevices::new(
+            db.clone(),
+            clock.clone(),
+            sessions.clone(),
+            keys.clone(),
+            to_device.clone(),
+        );
         let sync = Sync::new(
             db.clone(),
             rooms.clone(),
@@ -135,6 +146,8 @@ impl Server {
                 receipts,
                 sync,
                 keys,
+                backups: Backups::new(db.clone()),
+                dehydrated_devices,
                 to_device,
                 db,
             },

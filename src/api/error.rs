@@ -14,6 +14,7 @@ use ruma::api::{
     error::{
         DeserializationError, Error, ErrorBody, ErrorKind, FromHttpRequestError,
         LimitExceededErrorData, RetryAfter, StandardErrorBody, UnknownTokenErrorData,
+        WrongRoomKeysVersionErrorData,
     },
 };
 
@@ -102,7 +103,8 @@ fn status_of(kind: &ErrorKind) -> StatusCode {
         ErrorKind::Forbidden
         | ErrorKind::GuestAccessForbidden
         | ErrorKind::UserDeactivated
-        | ErrorKind::UserSuspended => StatusCode::FORBIDDEN,
+        | ErrorKind::UserSuspended
+        | ErrorKind::WrongRoomKeysVersion(_) => StatusCode::FORBIDDEN,
         ErrorKind::MissingToken
         | ErrorKind::UnknownToken(_)
         | ErrorKind::Unauthorized
@@ -199,6 +201,9 @@ impl From<E2eeError> for ApiError {
             E2eeError::KeyIdInUse | E2eeError::TooMany { .. } => ErrorKind::Forbidden,
             E2eeError::TooLarge { .. } => ErrorKind::TooLarge,
             E2eeError::NotFound { .. } => ErrorKind::NotFound,
+            E2eeError::WrongBackupVersion { current } => ErrorKind::WrongRoomKeysVersion(
+                WrongRoomKeysVersionErrorData::new(current.to_string()),
+            ),
             E2eeError::Busy => return busy(),
             E2eeError::Storage(error) => return Self::internal(error),
         };

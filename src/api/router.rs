@@ -11,9 +11,10 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 
 use super::{
     client::{
-        self, account, account_data, admin, capabilities, create_room, device, filter, keys, login,
-        profile, push_rules, receipts, register, relations, room_aliases, room_events,
-        room_history, room_membership, threepid, to_device, typing, versions,
+        self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
+        device, filter, keys, login, profile, push_rules, receipts, register, relations,
+        room_aliases, room_events, room_history, room_membership, threepid, to_device, typing,
+        versions,
     },
     server,
 };
@@ -167,7 +168,23 @@ fn rooms(routes: Routes) -> Routes {
 
 /// End-to-end encryption.
 fn encryption(routes: Routes) -> Routes {
-    use ruma::api::client::{keys as k, to_device as t};
+    use ruma::api::client::{dehydrated_device as d, keys as k, to_device as t};
+    let routes = backups(routes)
+        .add::<d::put_dehydrated_device::unstable::Request, _, _>(
+            dehydrated_device::put_dehydrated_device,
+        )
+        .add::<d::get_dehydrated_device::unstable::Request, _, _>(
+            dehydrated_device::get_dehydrated_device,
+        )
+        .add::<d::delete_dehydrated_device::unstable::Request, _, _>(
+            dehydrated_device::delete_dehydrated_device,
+        )
+        .add::<d::get_events::unstable::Request, _, _>(dehydrated_device::get_events)
+        .path(
+            MethodFilter::GET,
+            "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{device_id}/events",
+            dehydrated_device::page_of_events,
+        );
     routes
         .add::<k::upload_keys::v3::Request, _, _>(keys::upload_keys)
         .add::<k::get_keys::v3::Request, _, _>(keys::get_keys)
@@ -176,6 +193,34 @@ fn encryption(routes: Routes) -> Routes {
         .add::<k::upload_signing_keys::v3::Request, _, _>(keys::upload_signing_keys)
         .add::<k::upload_signatures::v3::Request, _, _>(keys::upload_signatures)
         .add::<t::send_event_to_device::v3::Request, _, _>(to_device::send_event_to_device)
+}
+
+/// Key backup.
+fn backups(routes: Routes) -> Routes {
+    use ruma::api::client::backup as b;
+    routes
+        .add::<b::create_backup_version::v3::Request, _, _>(backup::create_backup_version)
+        .add::<b::get_latest_backup_info::v3::Request, _, _>(backup::get_latest_backup_info)
+        .add::<b::get_backup_info::v3::Request, _, _>(backup::get_backup_info)
+        .add::<b::update_backup_version::v3::Request, _, _>(backup::update_backup_version)
+        .add::<b::delete_backup_version::v3::Request, _, _>(backup::delete_backup_version)
+        .add::<b::add_backup_keys::v3::Request, _, _>(backup::add_backup_keys)
+        .add::<b::add_backup_keys_for_room::v3::Request, _, _>(backup::add_backup_keys_for_room)
+        .add::<b::add_backup_keys_for_session::v3::Request, _, _>(
+            backup::add_backup_keys_for_session,
+        )
+        .add::<b::get_backup_keys::v3::Request, _, _>(backup::get_backup_keys)
+        .add::<b::get_backup_keys_for_room::v3::Request, _, _>(backup::get_backup_keys_for_room)
+        .add::<b::get_backup_keys_for_session::v3::Request, _, _>(
+            backup::get_backup_keys_for_session,
+        )
+        .add::<b::delete_backup_keys::v3::Request, _, _>(backup::delete_backup_keys)
+        .add::<b::delete_backup_keys_for_room::v3::Request, _, _>(
+            backup::delete_backup_keys_for_room,
+        )
+        .add::<b::delete_backup_keys_for_session::v3::Request, _, _>(
+            backup::delete_backup_keys_for_session,
+        )
 }
 
 /// Routes by ruma's request types: method and paths come from the type.

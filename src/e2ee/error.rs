@@ -58,6 +58,12 @@ pub(crate) enum E2eeError {
         /// What was looked for.
         what: &'static str,
     },
+    /// The backup version is not the current one.
+    #[error("this is not the current backup version")]
+    WrongBackupVersion {
+        /// The current one.
+        current: u64,
+    },
     /// Too many changes at once.
     #[error("the keys are being changed by others")]
     Busy,

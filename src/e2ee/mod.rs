@@ -4,10 +4,12 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod backup;
 mod changes;
 mod claim;
 mod counts;
 mod cross_signing;
+mod dehydrated;
 mod device_keys;
 mod error;
 mod query;
@@ -26,14 +28,16 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
 
+pub(crate) use backup::{BackupVersion, Backups, NewKey, Part};
 pub(crate) use changes::{joined_rooms, queue_change};
 pub(crate) use counts::Counts;
 pub(crate) use cross_signing::CrossSigningUpload;
+pub(crate) use dehydrated::{Dehydrated, DehydratedDevices};
 pub(crate) use device_keys::Upload;
 pub(crate) use error::E2eeError;
 pub(crate) use records::{FallbackKey, KeySignature, OneTimeKey};
 pub(crate) use removal::{clear_user, queue_device_removal};
-pub(crate) use to_device::{DELIVERED_AT_ONCE, Delivery, Target, ToDevice};
+pub(crate) use to_device::{DELIVERED_AT_ONCE, Delivery, Inbox, Target, ToDevice};
 
 use crate::storage::{Db, intern::UserNumber};
 

@@ -7,8 +7,8 @@ use crate::storage::{
     Batch, Db, Range, StorageError,
     intern::UserNumber,
     schema::{
-        CROSS_SIGNING_KEYS, DEVICE_KEYS, FALLBACK_KEYS, KEY_SIGNATURES, ONE_TIME_KEYS, TO_DEVICE,
-        USER_SIGNATURE_CHANGES,
+        CROSS_SIGNING_KEYS, DEHYDRATED_DEVICES, DEVICE_KEYS, FALLBACK_KEYS, KEY_SIGNATURES,
+        ONE_TIME_KEYS, TO_DEVICE, USER_SIGNATURE_CHANGES,
     },
 };
 
@@ -105,6 +105,7 @@ pub(crate) async fn clear_user(
     for (row, ()) in USER_SIGNATURE_CHANGES.scan(db, &changes, REMOVED_AT_ONCE).await? {
         USER_SIGNATURE_CHANGES.delete(batch, &row);
     }
+    DEHYDRATED_DEVICES.delete(batch, &user);
     if !keys.is_empty() {
         queue_change(db, batch, user).await?;
     }

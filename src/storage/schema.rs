@@ -14,7 +14,7 @@ use super::{
     value::Json,
 };
 use crate::{
-    e2ee::{FallbackKey, KeySignature, OneTimeKey},
+    e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
     rooms::{
         receipts::{Receipt, ReceiptSlot},
         record::{
@@ -224,6 +224,13 @@ tables! {
         (UserNumber, u64, UserNumber) => ();
     /// Messages that wait for a device, by stream position: JSON with type, sender and content.
     TO_DEVICE = ToDevice "to_device" [Layout::TEXT.prefix(8)]: (UserNumber, OwnedDeviceId, u64) => Vec<u8>;
+    /// The versions of a user's key backup, deleted ones too.
+    BACKUP_VERSIONS = BackupVersions "backup_versions": (UserNumber, u64) => Json<BackupVersion>;
+    /// Keys in a backup, by user, version, room and session: JSON, as uploaded.
+    BACKUP_KEYS = BackupKeys "backup_keys" [Layout::TEXT.prefix(8)]:
+        (UserNumber, u64, OwnedRoomId, String) => Vec<u8>;
+    /// A user's dehydrated device.
+    DEHYDRATED_DEVICES = DehydratedDevices "dehydrated_devices": UserNumber => Json<Dehydrated>;
 
     // Tables of storage's own tests; they go last.
     @testing {

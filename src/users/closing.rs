@@ -111,6 +111,7 @@ impl Accounts {
     async fn finish_closing(&self, user: UserNumber) -> Result<(), StorageError> {
         let db = &self.shared.db;
         self.shared.sessions.remove_all(user, None).await?;
+        e2ee::Backups::clear(db, user).await?;
         let mut batch = Batch::new();
         Profiles::clear(&mut batch, user);
         self.clear_threepids(&mut batch, user).await?;

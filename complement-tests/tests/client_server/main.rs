@@ -18,6 +18,7 @@ mod configured;
 mod device_lists;
 mod devices;
 mod filters;
+mod key_backup;
 mod keys;
 mod login;
 mod membership;

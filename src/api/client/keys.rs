@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, response::IntoResponse};
 use ruma::{
-    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedUserId, UInt,
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedServerName, OwnedUserId, UInt,
     api::client::{
         keys::{
             claim_keys, get_key_changes, get_keys, upload_keys, upload_signatures,
@@ -12,6 +12,7 @@ use ruma::{
         },
         uiaa::AuthType,
     },
+    encryption::OneTimeKey,
     serde::Raw,
 };
 use serde_json::{json, value::RawValue};
@@ -29,14 +30,18 @@ use crate::{
     },
 };
 
+/// Keys as they were uploaded, by `algorithm:id`.
+pub(super) fn by_id(
+    keys: BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>,
+) -> BTreeMap<String, Box<RawValue>> {
+    keys.into_iter().map(|(id, key)| (id.to_string(), key.into_json())).collect()
+}
+
 /// `POST /_matrix/client/v3/keys/upload`
 pub(crate) async fn upload_keys(
     State(keys): State<Keys>,
     Client { session, request, .. }: Client<upload_keys::v3::Request>,
 ) -> Result<Ruma<upload_keys::v3::Response>, ApiError> {
-    let by_id = |keys: BTreeMap<ruma::OwnedOneTimeKeyId, Raw<ruma::encryption::OneTimeKey>>| {
-        keys.into_iter().map(|(id, key)| (id.to_string(), key.into_json())).collect()
-    };
     let upload = Upload {
         identity: request.device_keys.map(Raw::into_json),
         one_time: by_id(request.one_time_keys),

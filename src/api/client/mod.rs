@@ -3,8 +3,10 @@
 pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod admin;
+pub(crate) mod backup;
 pub(crate) mod capabilities;
 pub(crate) mod create_room;
+pub(crate) mod dehydrated_device;
 pub(crate) mod device;
 pub(crate) mod filter;
 pub(crate) mod keys;
