@@ -6,7 +6,6 @@ use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId, Se
 
 use super::{
     Rooms,
-    auth::Powers,
     error::RoomError,
     event::MAX_FIELD_BYTES,
     record::{AliasRecord, Membership},
@@ -191,12 +190,7 @@ impl Rooms {
     }
 
     async fn require_alias_power(&self, session: &Session, room: &Room) -> Result<(), RoomError> {
-        let create = room
-            .stored_state(self.db(), "m.room.create", "")
-            .await?
-            .ok_or(RoomError::Corrupt { what: "a room without a create event" })?;
-        let levels = room.stored_state(self.db(), "m.room.power_levels", "").await?;
-        let powers = Powers::new(create, levels, &room.rules);
+        let powers = self.powers(room).await?;
         if powers.of(&session.user_id) < powers.needed_for_state("m.room.canonical_alias") {
             let why = "you have not the power to change the room's aliases".to_owned();
             return Err(RoomError::Forbidden { why });

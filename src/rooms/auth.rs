@@ -4,94 +4,30 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/rooms/v12/#authorization-rules>
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    events::{StateEventType, TimelineEventType},
-    room_version_rules::RoomVersionRules,
-    state_res::{
-        Event, auth_types_for_event, check_state_dependent_auth_rules,
-        check_state_independent_auth_rules,
-        events::{RoomCreateEvent, RoomPowerLevelsEvent},
-    },
-};
+use parking_lot::RwLock;
+use ruma::{OwnedUserId, RoomId, RoomVersionId, UserId};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value as JsonValue};
+use state_resolution::{
+    EventInput, EventIx, InsertError, KeyIx, NamedLevel, Rejection, RoomVersionRules, StateMap,
+};
 
 use super::{
+    auth_record::AuthRecord,
     error::RoomError,
-    record::{EventNumber, EventRecord, Membership},
+    record::{EventNumber, Membership},
+    third_party::ThirdPartySignatures,
+    visibility::HistoryVisibility,
 };
+use crate::storage::{Db, Range, intern::RoomNumber, schema::AUTH_EVENTS};
 
-/// An event with what the rules look at.
-#[derive(Clone, Debug)]
-pub(crate) struct AuthEvent {
-    /// Its number in the room.
-    pub(crate) number: EventNumber,
-    /// Its ID.
-    pub(crate) event_id: OwnedEventId,
-    /// `room_id`; none for a create event that the room is named after.
-    pub(crate) room_id: Option<OwnedRoomId>,
-    /// `sender`
-    pub(crate) sender: OwnedUserId,
-    /// `origin_server_ts`
-    pub(crate) origin_server_ts: MilliSecondsSinceUnixEpoch,
-    /// `type`
-    pub(crate) event_type: TimelineEventType,
-    /// `state_key`
-    pub(crate) state_key: Option<String>,
-    /// `content`
-    pub(crate) content: Box<RawValue>,
-    /// `prev_events`; empty for an event that is looked at as state.
-    pub(crate) prev_events: Vec<OwnedEventId>,
-    /// `auth_events`; empty for an event that is looked at as state.
-    pub(crate) auth_events: Vec<OwnedEventId>,
-    /// It failed the rules itself.
-    pub(crate) rejected: bool,
-}
+/// What somebody may do: creators of version 12 stand above every number.
+pub(crate) use state_resolution::Power;
 
-impl AuthEvent {
-    /// A stored event, to be looked at as state of its room.
-    ///
-    /// # Errors
-    /// [`RoomError::Corrupt`] if its content is no JSON.
-    pub(crate) fn stored(
-        number: EventNumber,
-        room_id: &RoomId,
-        record: &EventRecord,
-        rules: &RoomVersionRules,
-    ) -> Result<Self, RoomError> {
-        let named_after_it = record.is_state_of("m.room.create", "")
-            && rules.authorization.room_create_event_id_as_room_id;
-        Ok(Self {
-            number,
-            event_id: record.event_id.clone(),
-            room_id: (!named_after_it).then(|| room_id.to_owned()),
-            sender: record.sender_id.clone(),
-            origin_server_ts: milliseconds(record.origin_server_ts),
-            event_type: record.event_type.as_str().into(),
-            state_key: record.state_key.clone(),
-            content: RawValue::from_string(record.content().to_owned())
-                .map_err(|_| RoomError::Corrupt { what: "the content of a state event" })?,
-            prev_events: Vec::new(),
-            auth_events: Vec::new(),
-            rejected: record.rejected,
-        })
-    }
-
-    /// One string of its content; none if there is no such string.
-    pub(crate) fn content_text(&self, key: &str) -> Option<String> {
-        let content: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(self.content.get()).ok()?;
-        content.get(key)?.as_str().map(str::to_owned)
-    }
-
-    /// The membership that this member event gives.
-    pub(crate) fn membership(&self) -> Option<Membership> {
-        membership_in(self.content.get())
-    }
-}
+/// How many rows one step of reading a room's table takes.
+const STEP: usize = 5_000;
 
 /// The membership in the content of a member event.
 pub(crate) fn membership_in(content: &str) -> Option<Membership> {
@@ -104,111 +40,265 @@ pub(crate) fn membership_in(content: &str) -> Option<Membership> {
     Membership::named(&content.membership)
 }
 
-/// A time that an event can carry; a later one is the last there is.
-pub(crate) fn milliseconds(ms: u64) -> MilliSecondsSinceUnixEpoch {
-    MilliSecondsSinceUnixEpoch(ms.try_into().unwrap_or(ruma::UInt::MAX))
+/// A room's state events and what authorizes them, as the rules and state resolution see them.
+#[derive(Debug)]
+pub(super) struct Table {
+    room: state_resolution::Room,
+    /// By place in the table, where the event is kept.
+    numbers: Vec<EventNumber>,
+    histories: HashMap<EventIx, HistoryVisibility>,
 }
 
-impl Event for AuthEvent {
-    type Id = OwnedEventId;
+/// A draft or an event, with the parts that decide about a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) event_id: &'a str,
+    pub(super) room_id: &'a RoomId,
+    pub(super) event_type: &'a str,
+    pub(super) sender: &'a UserId,
+    pub(super) redacts: Option<&'a str>,
+}
 
-    fn event_id(&self) -> &OwnedEventId {
-        &self.event_id
+impl Table {
+    /// The table of a room without events.
+    ///
+    /// # Errors
+    /// [`RoomError::Corrupt`] for a version that has no rules.
+    pub(super) fn new(id: &RoomId, version: &RoomVersionId) -> Result<Self, RoomError> {
+        let rules = RoomVersionRules::for_version(version.as_str())
+            .ok_or(RoomError::Corrupt { what: "a room version without rules" })?;
+        let room = state_resolution::Room::new(rules, id.as_str(), ThirdPartySignatures);
+        Ok(Self { room, numbers: Vec::new(), histories: HashMap::new() })
     }
 
-    fn room_id(&self) -> Option<&RoomId> {
-        self.room_id.as_deref()
+    /// Reads a room's table.
+    pub(super) async fn load(
+        db: &Db,
+        number: RoomNumber,
+        id: &RoomId,
+        version: &RoomVersionId,
+    ) -> Result<Self, RoomError> {
+        let mut table = Self::new(id, version)?;
+        let mut range = Range::prefix(&(number,));
+        loop {
+            let rows = AUTH_EVENTS.scan(db, &range, STEP).await?;
+            for ((_, at), record) in &rows {
+                let placed = table.insert(record).ok().map(EventIx::get);
+                if placed != Some(*at) {
+                    return Err(RoomError::Corrupt { what: "an event without what authorizes it" });
+                }
+            }
+            let Some((last, _)) = rows.last().filter(|_| rows.len() == STEP) else {
+                return Ok(table);
+            };
+            range = range.after(last);
+        }
     }
 
-    fn sender(&self) -> &UserId {
-        &self.sender
+    /// Adds an event; one that is there keeps its place.
+    ///
+    /// # Errors
+    /// [`InsertError`]; nothing is added then.
+    pub(super) fn insert(&mut self, record: &AuthRecord) -> Result<EventIx, InsertError> {
+        let room_id = self.room.room_id().to_owned();
+        let auth: Vec<String> = record
+            .auth
+            .iter()
+            .map(|at| {
+                let known = (*at as usize) < self.numbers.len();
+                if known { self.room.event_id(EventIx::new(*at)).to_owned() } else { String::new() }
+            })
+            .collect();
+        let is_create =
+            record.event_type == "m.room.create" && record.state_key.as_deref() == Some("");
+        let create = self.room.create_event().map(|create| self.room.event_id(create).to_owned());
+        let prev_events = match &create {
+            Some(create) if record.follows_create => vec![create.as_str()],
+            // Whatever it is: the rules ask no more than whether there are any.
+            _ if record.has_parents => vec!["$"],
+            _ => Vec::new(),
+        };
+        let named_after_it = is_create && self.room.rules().auth.room_id_is_create_hash;
+        let input = EventInput {
+            event_id: record.event_id.as_str(),
+            room_id: (!named_after_it).then_some(room_id.as_str()),
+            event_type: &record.event_type,
+            state_key: record.state_key.as_deref(),
+            sender: &record.sender,
+            origin_server_ts: i64::try_from(record.origin_server_ts).unwrap_or(i64::MAX),
+            depth: i64::try_from(record.depth).unwrap_or(i64::MAX),
+            prev_events,
+            auth_events: auth.iter().map(String::as_str).collect(),
+            redacts: None,
+            content: &record.content,
+            rejected: record.rejected,
+        };
+        let before = self.numbers.len();
+        let at = self.room.insert(&input)?;
+        if self.room.len() > before {
+            self.numbers.push(record.number);
+            if record.event_type == "m.room.history_visibility" {
+                let set = record.content.get("history_visibility").and_then(JsonValue::as_str);
+                self.histories.insert(at, HistoryVisibility::named(set.unwrap_or_default()));
+            }
+        }
+        Ok(at)
     }
 
-    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.origin_server_ts
+    /// Takes back the event that was added last.
+    pub(super) fn retract(&mut self, event: EventIx) {
+        if self.room.retract(event).is_ok() {
+            self.numbers.pop();
+            self.histories.remove(&event);
+        }
     }
 
-    fn event_type(&self) -> &TimelineEventType {
-        &self.event_type
+    /// The rules' own view of the room.
+    pub(super) fn room(&self) -> &state_resolution::Room {
+        &self.room
     }
 
-    fn content(&self) -> &RawValue {
-        &self.content
+    /// Notes whether an event failed the rules.
+    pub(super) fn set_rejected(&mut self, event: EventIx, rejected: bool) {
+        self.room.set_rejected(event, rejected);
     }
 
-    fn state_key(&self) -> Option<&str> {
-        self.state_key.as_deref()
+    /// Where an event is kept.
+    pub(super) fn number(&self, event: EventIx) -> EventNumber {
+        self.numbers.get(event.get() as usize).copied().unwrap_or(EventNumber(0))
     }
 
-    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
-        Box::new(self.prev_events.iter())
+    /// The event at a (type, state key) of `state`.
+    pub(super) fn find(
+        &self,
+        state: &StateMap,
+        event_type: &str,
+        state_key: &str,
+    ) -> Option<EventIx> {
+        state.get(self.room.key(event_type, state_key)?)
     }
 
-    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
-        Box::new(self.auth_events.iter())
+    /// The places of auth events; none if one is not in the table.
+    pub(super) fn places<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Option<Vec<u32>> {
+        ids.into_iter().map(|id| self.room.event(id).map(EventIx::get)).collect()
     }
 
-    // Looked at by the rules of versions 1 and 2 only.
-    fn redacts(&self) -> Option<&OwnedEventId> {
-        None
+    /// The membership that a member event gives; none for a word the spec does not know.
+    pub(super) fn membership(&self, event: EventIx) -> Option<Membership> {
+        match self.room.membership_of(event) {
+            state_resolution::Membership::Join => Some(Membership::Join),
+            state_resolution::Membership::Invite => Some(Membership::Invite),
+            state_resolution::Membership::Leave => Some(Membership::Leave),
+            state_resolution::Membership::Ban => Some(Membership::Ban),
+            state_resolution::Membership::Knock => Some(Membership::Knock),
+            state_resolution::Membership::Unknown | state_resolution::Membership::Malformed => None,
+        }
     }
 
-    fn rejected(&self) -> bool {
-        self.rejected
+    /// Who may read what is sent in `state`.
+    pub(super) fn history_visibility(&self, state: &StateMap) -> HistoryVisibility {
+        self.find(state, "m.room.history_visibility", "")
+            .and_then(|event| self.histories.get(&event).copied())
+            .unwrap_or(HistoryVisibility::Shared)
+    }
+
+    /// The IDs of the events that a new event must cite.
+    pub(super) fn auth_events_for(
+        &self,
+        event_type: &str,
+        state_key: Option<&str>,
+        sender: &UserId,
+        content: &Map<String, JsonValue>,
+        state: &StateMap,
+    ) -> Vec<EventIx> {
+        let draft = EventInput {
+            event_id: "",
+            room_id: None,
+            event_type,
+            state_key,
+            sender: sender.as_str(),
+            origin_server_ts: 0,
+            depth: 0,
+            prev_events: Vec::new(),
+            auth_events: Vec::new(),
+            redacts: None,
+            content,
+            rejected: false,
+        };
+        self.room.auth_events_for(&draft, &|key: KeyIx| state.get(key))
+    }
+
+    /// Whether a message may be sent in `state`.
+    ///
+    /// # Errors
+    /// The rule that it fails.
+    pub(super) fn check_message(
+        &self,
+        message: Message<'_>,
+        state: &StateMap,
+    ) -> Result<(), Rejection> {
+        let empty = Map::new();
+        self.room.check_message(&message.input(&[], &empty), &|key: KeyIx| state.get(key))
+    }
+
+    /// Whether a message cites the right auth events, and may be sent in the state they make up.
+    ///
+    /// # Errors
+    /// [`InsertError`] if one of them is not in the table.
+    pub(super) fn check_message_auth_events(
+        &self,
+        message: Message<'_>,
+        auth_events: &[&str],
+    ) -> Result<Result<(), Rejection>, InsertError> {
+        let empty = Map::new();
+        self.room.check_message_auth_events(&message.input(auth_events, &empty))
+    }
+
+    /// Whether an event of the table may be sent in `state`.
+    ///
+    /// # Errors
+    /// The rule that it fails.
+    pub(super) fn check(&self, event: EventIx, state: &StateMap) -> Result<(), Rejection> {
+        self.room.check(event, &|key: KeyIx| state.get(key))
+    }
+
+    /// Whether an event of the table is well-formed, cites the right auth events, and may be sent
+    /// in the state they make up.
+    ///
+    /// # Errors
+    /// The rule that it fails.
+    pub(super) fn check_alone(&self, event: EventIx) -> Result<(), Rejection> {
+        self.room.check_state_independent(event)?;
+        self.room.check_auth_events(event)
     }
 }
 
-/// The (type, state key) pairs of the state that an event is judged by and refers to.
-///
-/// # Errors
-/// [`RoomError::BadEvent`] if the content of a member event is none.
-///
-/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection>
-pub(crate) fn selection(
-    event_type: &TimelineEventType,
-    sender: &UserId,
-    state_key: Option<&str>,
-    content: &RawValue,
-    rules: &RoomVersionRules,
-) -> Result<Vec<(String, String)>, RoomError> {
-    let types = auth_types_for_event(event_type, sender, state_key, content, &rules.authorization)
-        .map_err(|why| RoomError::BadEvent { why })?;
-    Ok(types.into_iter().map(|(event_type, key)| (event_type.to_string(), key)).collect())
+impl<'a> Message<'a> {
+    fn input(
+        &self,
+        auth_events: &[&'a str],
+        content: &'a Map<String, JsonValue>,
+    ) -> EventInput<'a> {
+        EventInput {
+            event_id: self.event_id,
+            room_id: Some(self.room_id.as_str()),
+            event_type: self.event_type,
+            state_key: None,
+            sender: self.sender.as_str(),
+            origin_server_ts: 0,
+            depth: 0,
+            prev_events: vec!["$"],
+            auth_events: auth_events.to_vec(),
+            redacts: self.redacts,
+            content,
+            rejected: false,
+        }
+    }
 }
 
-/// Whether `event` passes, given the state before it. It refers to its auth events already.
-///
-/// # Errors
-/// [`RoomError::Forbidden`] with the rule that it fails.
-pub(crate) fn check(
-    event: &AuthEvent,
-    rules: &RoomVersionRules,
-    state: impl Fn(&str, &str) -> Option<Arc<AuthEvent>>,
-) -> Result<(), RoomError> {
-    let forbidden = |why| RoomError::Forbidden { why };
-    let by_id = |id: &EventId| {
-        // Locally made events are authorized by current state, so it holds all they refer to.
-        let create = state("m.room.create", "").filter(|create| create.event_id == id);
-        create.or_else(|| {
-            selection(&event.event_type, &event.sender, event.state_key(), &event.content, rules)
-                .ok()?
-                .iter()
-                .filter_map(|(event_type, key)| state(event_type, key))
-                .find(|found| found.event_id == id)
-        })
-    };
-    check_state_independent_auth_rules(&rules.authorization, event, by_id).map_err(forbidden)?;
-    let by_key = |event_type: &StateEventType, key: &str| state(&event_type.to_string(), key);
-    check_state_dependent_auth_rules(&rules.authorization, event, by_key).map_err(forbidden)
-}
-
-/// What somebody may do.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Power {
-    /// The level that the power levels give.
-    Level(i64),
-    /// A creator of a room whose version puts creators above every number.
-    Creator,
+/// The rule that stands against an event, for its sender.
+pub(super) fn forbidden(rejection: &Rejection) -> RoomError {
+    RoomError::Forbidden { why: rejection.rule.to_string() }
 }
 
 /// What a level of its own is needed for.
@@ -220,34 +310,24 @@ pub(crate) enum Action {
     Redact,
 }
 
-/// Reads levels from a room's create and power levels events.
+/// Who may do what in one state of a room.
+#[derive(Clone)]
 pub(crate) struct Powers {
-    create: Arc<AuthEvent>,
-    levels: Option<RoomPowerLevelsEvent<Arc<AuthEvent>>>,
-    /// The content of the power levels event.
-    content: Option<serde_json::Map<String, serde_json::Value>>,
-    rules: RoomVersionRules,
+    table: Arc<RwLock<Table>>,
+    state: StateMap,
 }
 
 impl Powers {
-    /// The powers in a room with this create event and these power levels.
-    pub(crate) fn new(
-        create: Arc<AuthEvent>,
-        levels: Option<Arc<AuthEvent>>,
-        rules: &RoomVersionRules,
-    ) -> Self {
-        let content =
-            levels.as_ref().and_then(|levels| serde_json::from_str(levels.content.get()).ok());
-        let levels = levels.map(RoomPowerLevelsEvent::new);
-        Self { create, levels, content, rules: rules.clone() }
+    pub(super) fn new(table: Arc<RwLock<Table>>, state: StateMap) -> Self {
+        Self { table, state }
     }
 
     /// Who created the room.
     pub(crate) fn creators(&self) -> Vec<OwnedUserId> {
-        let creators = RoomCreateEvent::new(Arc::clone(&self.create))
-            .creators(&self.rules.authorization)
-            .unwrap_or_default();
-        let mut creators: Vec<_> = creators.into_iter().collect();
+        let table = self.table.read();
+        let creators = table.room.creators(&|key: KeyIx| self.state.get(key));
+        let mut creators: Vec<OwnedUserId> =
+            creators.into_iter().filter_map(|id| UserId::parse(id).ok()).collect();
         creators.sort();
         creators
     }
@@ -256,50 +336,28 @@ impl Powers {
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels>
     pub(crate) fn of(&self, user: &UserId) -> Power {
-        let is_creator = || self.creators().iter().any(|creator| creator == user);
-        if self.rules.authorization.explicitly_privilege_room_creators && is_creator() {
-            return Power::Creator;
-        }
-        match &self.levels {
-            Some(levels) => Power::Level(
-                levels.user_power_level(user, &self.rules.authorization).map_or(0, i64::from),
-            ),
-            None if is_creator() => Power::Level(100),
-            None => Power::Level(0),
-        }
+        self.table.read().room.power_of(user.as_str(), &|key: KeyIx| self.state.get(key))
     }
 
     /// The level that `action` needs.
     pub(crate) fn needed(&self, action: Action) -> Power {
-        let (key, default) = match action {
-            Action::Invite => ("invite", 0),
-            Action::Redact => ("redact", 50),
+        let name = match action {
+            Action::Invite => NamedLevel::Invite,
+            Action::Redact => NamedLevel::Redact,
         };
-        let level = self.content.as_ref().and_then(|content| content.get(key)?.as_i64());
-        Power::Level(level.unwrap_or(default))
+        Power::Level(self.table.read().room.level(name, &|key: KeyIx| self.state.get(key)))
     }
 
     /// The level that sending a state event of this type needs.
     pub(crate) fn needed_for_state(&self, event_type: &str) -> Power {
-        let level = match &self.levels {
-            Some(levels) => levels
-                .event_power_level(&event_type.into(), Some(""), &self.rules.authorization)
-                .map_or(50, i64::from),
-            // Without power levels every state event needs 0.
-            None => 0,
-        };
-        Power::Level(level)
+        let state = |key: KeyIx| self.state.get(key);
+        Power::Level(self.table.read().room.level_to_send(event_type, true, &state))
     }
 
     /// Everybody with a level of their own.
     pub(crate) fn named(&self) -> Vec<OwnedUserId> {
-        let users = self.levels.as_ref().and_then(|levels| {
-            levels
-                .users(&self.rules.authorization)
-                .ok()
-                .flatten()
-                .map(|users| users.keys().cloned().collect::<Vec<_>>())
-        });
-        users.unwrap_or_default()
+        let table = self.table.read();
+        let users = table.room.users_with_levels(&|key: KeyIx| self.state.get(key));
+        users.into_iter().filter_map(|id| UserId::parse(id).ok()).collect()
     }
 }

@@ -31,8 +31,20 @@ use crate::{
 /// The version of rooms whose creator does not ask for one.
 pub(crate) const DEFAULT_VERSION: RoomVersionId = RoomVersionId::V12;
 /// The versions this server makes rooms of.
-pub(crate) const SUPPORTED_VERSIONS: [RoomVersionId; 3] =
-    [RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
+pub(crate) const SUPPORTED_VERSIONS: [RoomVersionId; 12] = [
+    RoomVersionId::V1,
+    RoomVersionId::V2,
+    RoomVersionId::V3,
+    RoomVersionId::V4,
+    RoomVersionId::V5,
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
 /// How many users can be invited while a room is created.
 const MAX_INVITES: usize = 1_000;
 /// How many state events can be sent while a room is created.
@@ -122,7 +134,7 @@ impl Rooms {
             if ROOMS.contains(self.db(), &number).await? {
                 continue;
             }
-            let room = Arc::new(Room::new(number, id, version.clone(), rules.clone()));
+            let room = Arc::new(Room::begun(number, id, version.clone(), rules.clone())?);
             match self
                 .create_as(session, new, &room, create, origin_server_ts, alias.as_deref())
                 .await
@@ -155,7 +167,8 @@ impl Rooms {
         alias: Option<&RoomAliasId>,
     ) -> Result<(), RoomError> {
         let me = Sender::from(session);
-        let mut writer = RoomWriter::new(self, Arc::clone(room)).await;
+        let mut writer = RoomWriter::new(self, Arc::clone(room)).await?;
+        writer.founding = true;
         // What the rules have against an event is the request's fault.
         let invalid = |error| match error {
             RoomError::Forbidden { why } => RoomError::InvalidRoomState { why },
@@ -165,7 +178,7 @@ impl Rooms {
         let join = self.member_content(Membership::Join, session.user, None).await?;
         let join = Draft::state("m.room.member", session.user_id.as_str(), join);
         writer.append(me, join).await.map_err(invalid)?;
-        let powers = writer.powers().await?;
+        let powers = writer.powers();
         for draft in first_state(&session.user_id, room, new, alias, &powers) {
             writer.append(me, draft).await.map_err(invalid)?;
         }
@@ -218,6 +231,7 @@ impl Rooms {
             let content = RawValue::from_string(event::json(&create.content))
                 .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
             let place = Place {
+                event_id: None,
                 room_id: None,
                 sender: &session.user_id,
                 origin_server_ts,

@@ -12,7 +12,8 @@ use base64::{
 };
 use ruma::{
     CanonicalJsonObject, EventId, OwnedEventId, RoomId, UserId,
-    canonical_json::redact_content_in_place, room_version_rules::RoomVersionRules,
+    canonical_json::redact_content_in_place,
+    room_version_rules::{EventIdFormatVersion, RoomVersionRules},
 };
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -72,9 +73,26 @@ impl Draft {
     }
 }
 
+/// What an event says of another that it comes after, or is authorized by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Reference {
+    /// Its ID.
+    pub(crate) id: OwnedEventId,
+    /// Its reference hash, in unpadded base64, for room versions that write it down.
+    pub(crate) hash: Option<String>,
+}
+
+impl From<OwnedEventId> for Reference {
+    fn from(id: OwnedEventId) -> Self {
+        Self { id, hash: None }
+    }
+}
+
 /// Where an event stands: what the server decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
+    /// `event_id`, for room versions in which it is chosen.
+    pub(crate) event_id: Option<&'a EventId>,
     /// `room_id`; none for the create event of a room version that names the room after it.
     pub(crate) room_id: Option<&'a RoomId>,
     /// `sender`
@@ -84,9 +102,9 @@ pub(crate) struct Place<'a> {
     /// `depth`
     pub(crate) depth: u64,
     /// `prev_events`
-    pub(crate) prev_events: &'a [OwnedEventId],
+    pub(crate) prev_events: &'a [Reference],
     /// `auth_events`
-    pub(crate) auth_events: &'a [OwnedEventId],
+    pub(crate) auth_events: &'a [Reference],
 }
 
 /// An event as it goes to other servers.
@@ -138,9 +156,12 @@ pub(crate) fn build(
         &Parts { content: &redacted_content, redacts: false, hash: Some(&hash), signature: None },
     );
     let signature = key.sign(redacted.as_bytes());
-    let reference = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(redacted.as_bytes()));
-    let event_id = EventId::parse(format!("${reference}"))
-        .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
+    let digest = Sha256::digest(redacted.as_bytes());
+    let event_id = match (rules.event_id_format, place.event_id) {
+        (EventIdFormatVersion::V1, Some(chosen)) => chosen.to_owned(),
+        (EventIdFormatVersion::V2, _) => hash_id(&BASE64_STANDARD_NO_PAD.encode(digest))?,
+        _ => hash_id(&BASE64_URL_SAFE_NO_PAD.encode(digest))?,
+    };
 
     let signature =
         Signature { server: key.server_name().as_str(), key: key.key_id(), base64: signature };
@@ -153,6 +174,11 @@ pub(crate) fn build(
         return Err(RoomError::TooLarge { what: "event", limit: MAX_EVENT_BYTES });
     }
     Ok(Built { event_id, json: json.into(), content_at })
+}
+
+fn hash_id(hash: &str) -> Result<OwnedEventId, RoomError> {
+    EventId::parse(format!("${hash}"))
+        .map_err(|error| RoomError::BadEvent { why: error.to_string() })
 }
 
 /// The parts of an event that come and go while it is made.
@@ -183,6 +209,10 @@ fn write(draft: &Draft, place: Place<'_>, parts: &Parts<'_>) -> (String, (u32, u
     out.push_str(parts.content);
     out.push_str(",\"depth\":");
     out.push_str(&place.depth.to_string());
+    if let Some(id) = place.event_id {
+        out.push_str(",\"event_id\":");
+        push_text(&mut out, id.as_str());
+    }
     if let Some(hash) = parts.hash {
         out.push_str(",\"hashes\":{\"sha256\":\"");
         out.push_str(hash);
@@ -243,15 +273,44 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push_str(&serde_json::to_string(text).expect("text is always JSON"));
 }
 
-fn push_ids(out: &mut String, ids: &[OwnedEventId]) {
+fn push_ids(out: &mut String, references: &[Reference]) {
     out.push('[');
-    for (index, id) in ids.iter().enumerate() {
+    for (index, reference) in references.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        push_text(out, id.as_str());
+        if let Some(hash) = &reference.hash {
+            out.push('[');
+            push_text(out, reference.id.as_str());
+            out.push_str(",{\"sha256\":");
+            push_text(out, hash);
+            out.push_str("}]");
+        } else {
+            push_text(out, reference.id.as_str());
+        }
     }
     out.push(']');
+}
+
+/// The canonical JSON of a whole event, and where `content` is in it: first byte and length.
+pub(crate) fn json_with_content(object: &CanonicalJsonObject) -> (String, (u32, u32)) {
+    let mut out = "{".to_owned();
+    let mut content_at = (0, 0);
+    for (key, value) in object {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        push_text(&mut out, key);
+        out.push(':');
+        let start = out.len();
+        out.push_str(&value.to_string());
+        if key == "content" {
+            let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+            content_at = (number(start), number(out.len() - start));
+        }
+    }
+    out.push('}');
+    (out, content_at)
 }
 
 /// Reads the content that a client sent.
@@ -270,7 +329,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use ruma::{
-        RoomVersionId, owned_event_id, room_id,
+        RoomVersionId, event_id, owned_event_id, room_id,
         serde::{Base64, base64::Standard},
         server_name,
         signatures::{PublicKeyMap, Verified, reference_hash, verify_event},
@@ -313,24 +372,34 @@ mod tests {
             ),
             redaction,
         ];
-        for version in [RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12] {
+        for version in crate::rooms::SUPPORTED_VERSIONS {
             let rules = version.rules().unwrap();
+            let chosen = rules.event_id_format == EventIdFormatVersion::V1;
+            let reference = |id: &str| Reference {
+                id: id.try_into().unwrap(),
+                hash: chosen.then(|| "aGFzaA".to_owned()),
+            };
             for draft in &drafts {
                 let place = Place {
+                    event_id: chosen.then_some(event_id!("$chosen:localhost")),
                     room_id: Some(room_id!("!r:localhost")),
                     sender: user_id!("@alice:localhost"),
                     origin_server_ts: 1_700_000_000_000,
                     depth: 7,
-                    prev_events: &[owned_event_id!("$a"), owned_event_id!("$b")],
-                    auth_events: &[owned_event_id!("$c")],
+                    prev_events: &[reference("$a"), reference("$b")],
+                    auth_events: &[reference("$c")],
                 };
                 let built = build(draft, &raw(draft), place, &key, &rules).unwrap();
                 let object: CanonicalJsonObject = serde_json::from_str(&built.json).unwrap();
                 assert_eq!(json(&object), *built.json, "it is canonical");
                 let verified = verify_event(&public_keys(&key), &object, &rules).unwrap();
                 assert_eq!(verified, Verified::All);
-                let reference = reference_hash(&object, &rules).unwrap();
-                assert_eq!(built.event_id.as_str(), format!("${reference}"));
+                let expected = if chosen {
+                    "$chosen:localhost".to_owned()
+                } else {
+                    format!("${}", reference_hash(&object, &rules).unwrap())
+                };
+                assert_eq!(built.event_id.as_str(), expected);
                 assert_eq!(built.content(), json(&draft.content));
             }
         }
@@ -353,6 +422,7 @@ mod tests {
         let sized = |len: usize| {
             let content = content(&format!(r#"{{"body":"{}"}}"#, "x".repeat(len))).unwrap();
             let place = Place {
+                event_id: None,
                 room_id: Some(room_id!("!r")),
                 sender: user_id!("@alice:localhost"),
                 origin_server_ts: 1,

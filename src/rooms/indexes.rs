@@ -20,6 +20,5 @@ pub(super) fn added(
 /// Queues the deletion of the rows that lead to an event which is redacted; `record` is what it was
 /// before.
 pub(super) fn redacted(batch: &mut Batch, room: RoomNumber, record: &EventRecord) {
-    let key = i64::try_from(record.position).unwrap_or(i64::MAX);
-    relations::forget(batch, room, key, record);
+    relations::forget(batch, room, record.timeline_key(), record);
 }

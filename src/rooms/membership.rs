@@ -106,7 +106,7 @@ impl Rooms {
         let number = self.db().users().intern(self.db(), target).await?;
         let mut content = self.member_content(change.becomes(), number, reason).await?;
         let mut writer = self.writer(room).await?;
-        let old = writer.membership(target).await?;
+        let old = writer.membership(target);
         match (change, old) {
             (Change::Join, Some(Membership::Join))
             | (Change::Knock, Some(Membership::Knock))
@@ -182,7 +182,7 @@ impl Rooms {
         if !is_member {
             return Ok(None);
         }
-        let powers = writer.powers().await?;
+        let powers = writer.powers();
         let needed = powers.needed(Action::Invite);
         let local = writer.room.local_members();
         let local = local.get(..local.len().min(MAX_CANDIDATES)).unwrap_or_default();
@@ -192,7 +192,7 @@ impl Rooms {
         for candidate in candidates {
             if self.is_local(&candidate)
                 && powers.of(&candidate) >= needed
-                && writer.membership(&candidate).await? == Some(Membership::Join)
+                && writer.membership(&candidate) == Some(Membership::Join)
             {
                 return Ok(Some(candidate));
             }

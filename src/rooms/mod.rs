@@ -2,14 +2,18 @@
 
 mod aliases;
 pub(crate) mod auth;
+pub(crate) mod auth_record;
 mod closed_accounts;
+mod commit;
 mod create;
 pub(crate) mod error;
 mod event;
 pub(crate) mod filter;
 mod indexes;
+pub(crate) mod ingest;
 pub(crate) mod keys;
 mod membership;
+pub(crate) mod pdu;
 mod profile;
 mod read;
 pub(crate) mod receipts;
@@ -20,6 +24,8 @@ mod room;
 mod send;
 mod show;
 mod standing;
+mod state;
+mod third_party;
 mod timeline;
 pub(crate) mod typing;
 mod visibility;
@@ -59,6 +65,7 @@ use crate::{
     users::session::Session,
 };
 use keys::ServerKey;
+use state::States;
 use writer::{RoomWriter, Sender};
 
 /// How many rooms are kept in memory, ready for the next event.
@@ -86,6 +93,8 @@ struct Shared {
     profiles: Profiles,
     loaded: AsyncCache<RoomNumber, Arc<Room>>,
     last_positions: Cache<RoomNumber, u64>,
+    states: States,
+    outbox_changed: tokio::sync::Notify,
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
 }
@@ -107,6 +116,8 @@ impl Rooms {
             profiles,
             loaded: AsyncCache::new(MAX_LOADED_ROOMS),
             last_positions: Cache::new(MAX_LAST_POSITIONS),
+            states: States::new(),
+            outbox_changed: tokio::sync::Notify::new(),
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
         };
@@ -187,7 +198,7 @@ impl Rooms {
     async fn writer(&self, room: &Arc<Room>) -> Result<RoomWriter, RoomError> {
         let mut room = Arc::clone(room);
         loop {
-            let writer = RoomWriter::new(self, Arc::clone(&room)).await;
+            let writer = RoomWriter::new(self, Arc::clone(&room)).await?;
             if !writer.room.has_failed() {
                 return Ok(writer);
             }

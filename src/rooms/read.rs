@@ -1,9 +1,6 @@
 //! Reading rooms: their state, their members, single events.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::value::RawValue;
@@ -16,13 +13,14 @@ use super::{
     record::{EventNumber, EventRecord, Membership, UserRoom},
     room::{self, Room},
     show::Viewer,
+    state::{differences, stored_snapshot},
     visibility::{StateAccess, Visibility},
 };
 use crate::{
     storage::{
         Range, Read, Snapshot,
         intern::{RoomNumber, UserNumber},
-        schema::{CURRENT_STATE, EVENTS, STATE_CHANGES, STATE_HISTORY, USER_ROOMS},
+        schema::{EVENTS, USER_ROOMS},
     },
     users::session::Session,
 };
@@ -109,21 +107,47 @@ impl Rooms {
         room::members(at, room, membership).await
     }
 
-    /// A room's whole state once everything up to `position` had happened, by (type, state key).
-    ///
-    /// Current state with the later changes undone, so it costs as much as lies between.
+    /// A room's whole state once everything up to `position` had happened, in the order of arrival.
     pub(crate) async fn state_at(
         &self,
         at: &impl Read,
         room: &Room,
         position: u64,
     ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
-        let numbers = self.state_numbers_at(at, room, position).await?;
+        self.state_of_types_at(at, room, position, |_| true).await
+    }
+
+    /// The part of a room's state that has one of these types.
+    async fn state_of_types_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        position: u64,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+        let map = self.map_at(at, room, position).await?;
+        let numbers = {
+            let table = room.ledger(self.db()).await?.table.read();
+            map.iter()
+                .filter(|(key, _)| wanted(table.room().key_name(*key).0))
+                .map(|(_, event)| table.number(event))
+                .collect()
+        };
+        self.records(at, room, numbers).await
+    }
+
+    /// These events, in the order of their numbers.
+    pub(super) async fn records(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        mut numbers: Vec<EventNumber>,
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+        numbers.sort_unstable();
         let keys = numbers.iter().map(|event| (room.number, *event));
         let records = EVENTS.multi_get(at, keys).await?;
-        numbers
-            .into_iter()
-            .zip(records)
+        let records = numbers.into_iter().zip(records);
+        records
             .map(|(number, record)| {
                 let record =
                     record.ok_or(RoomError::Corrupt { what: "state names an unknown event" })?;
@@ -132,72 +156,8 @@ impl Rooms {
             .collect()
     }
 
-    async fn state_numbers_at(
-        &self,
-        at: &impl Read,
-        room: &Room,
-        position: u64,
-    ) -> Result<Vec<EventNumber>, RoomError> {
-        let mut state: BTreeMap<(String, String), EventNumber> = BTreeMap::new();
-        let mut range = Range::prefix(&(room.number,));
-        loop {
-            let rows = CURRENT_STATE.scan(at, &range, STEP).await?;
-            let more = rows.len() == STEP;
-            if let Some(((_, event_type, state_key), _)) = rows.last().filter(|_| more) {
-                range = range.after(&(room.number, event_type, state_key));
-            }
-            state.extend(
-                rows.into_iter().map(|((_, event_type, key), event)| ((event_type, key), event)),
-            );
-            if !more {
-                break;
-            }
-        }
-        // Newest first, so that what a pair had before its first change is what remains.
-        for (_, event, replaces) in
-            self.changes(at, room, position, u64::MAX).await?.into_iter().rev()
-        {
-            let Some(state_key) = event.state_key else { continue };
-            match replaces {
-                Some(before) => state.insert((event.event_type, state_key), before),
-                None => state.remove(&(event.event_type, state_key)),
-            };
-        }
-        Ok(state.into_values().collect())
-    }
-
-    /// The changes of a room's state after the stream position `after` and up to `upto`, oldest
-    /// first, with what each replaced.
-    async fn changes(
-        &self,
-        at: &impl Read,
-        room: &Room,
-        after: u64,
-        upto: u64,
-    ) -> Result<Vec<(EventNumber, EventRecord, Option<EventNumber>)>, RoomError> {
-        let mut range = Range::prefix(&(room.number,)).after(&(room.number, after));
-        if let Some(past) = upto.checked_add(1) {
-            range = range.before(&(room.number, past));
-        }
-        let mut found = Vec::new();
-        loop {
-            let rows = STATE_CHANGES.scan(at, &range, STEP).await?;
-            let keys = rows.iter().map(|(_, change)| (room.number, change.event));
-            let records = EVENTS.multi_get(at, keys).await?;
-            for ((_, change), record) in rows.iter().zip(records) {
-                let record =
-                    record.ok_or(RoomError::Corrupt { what: "a change names an unknown event" })?;
-                found.push((change.event, record, change.replaces));
-            }
-            let Some((last, _)) = rows.last().filter(|_| rows.len() == STEP) else {
-                return Ok(found);
-            };
-            range = range.after(last);
-        }
-    }
-
     /// The state that changed after the stream position `after` and up to `upto`, as it was at
-    /// `upto`: the last event for each (type, state key), in the order of arrival.
+    /// `upto`, in the order of arrival.
     pub(crate) async fn state_delta(
         &self,
         at: &impl Read,
@@ -205,24 +165,19 @@ impl Rooms {
         after: u64,
         upto: u64,
     ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
-        let changes = self.changes(at, room, after, upto).await?;
-        let mut last: HashMap<(&str, &str), EventNumber> = HashMap::new();
-        for (number, event, _) in &changes {
-            let state_key = event.state_key.as_deref().unwrap_or_default();
-            last.insert((&event.event_type, state_key), *number);
+        let old = stored_snapshot(at, room.number, after).await?;
+        let new = stored_snapshot(at, room.number, upto).await?;
+        if old == new {
+            return Ok(Vec::new());
         }
-        let keep: Vec<bool> = changes
-            .iter()
-            .map(|(number, event, _)| {
-                let state_key = event.state_key.as_deref().unwrap_or_default();
-                last.get(&(event.event_type.as_str(), state_key)) == Some(number)
-            })
-            .collect();
-        Ok(changes
-            .into_iter()
-            .zip(keep)
-            .filter_map(|((number, event, _), keep)| keep.then_some((number, event)))
-            .collect())
+        let old = self.map_at(at, room, after).await?;
+        let new = self.map_at(at, room, upto).await?;
+        let numbers = {
+            let table = room.ledger(self.db()).await?.table.read();
+            let changed = differences(&old, &new).into_iter();
+            changed.filter_map(|(_, _, event)| Some(table.number(event?))).collect()
+        };
+        self.records(at, room, numbers).await
     }
 
     /// The event that held this (type, state key) once everything up to `position` had happened.
@@ -234,14 +189,27 @@ impl Rooms {
         state_key: &str,
         position: u64,
     ) -> Result<Option<EventRecord>, RoomError> {
-        let mut range = Range::prefix(&(room.number, event_type, state_key));
-        if let Some(past) = position.checked_add(1) {
-            range = range.before(&(room.number, event_type, state_key, past));
-        }
-        match STATE_HISTORY.scan_back(at, &range, 1).await?.pop() {
-            Some((_, event)) => Ok(EVENTS.get(at, &(room.number, event)).await?),
-            None => Ok(None),
-        }
+        let found = self.state_events_at(at, room, event_type, &[state_key], position).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The events that held these state keys of one type.
+    pub(crate) async fn state_events_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        event_type: &str,
+        state_keys: &[&str],
+        position: u64,
+    ) -> Result<Vec<EventRecord>, RoomError> {
+        let map = self.map_at(at, room, position).await?;
+        let numbers: Vec<EventNumber> = {
+            let table = room.ledger(self.db()).await?.table.read();
+            let found = state_keys.iter().filter_map(|key| table.find(&map, event_type, key));
+            found.map(|event| table.number(event)).collect()
+        };
+        let records = self.records(at, room, numbers).await?;
+        Ok(records.into_iter().map(|(_, record)| record).collect())
     }
 
     /// A room whose state the user may read, the state's position, and what else reading needs.
@@ -320,11 +288,10 @@ impl Rooms {
         let (room, at, visibility, last) = self.open(session, room_id).await?;
         let position = position.unwrap_or(last).min(last);
         let members: Vec<EventRecord> = self
-            .state_at(&at, &room, position)
+            .state_of_types_at(&at, &room, position, |event_type| event_type == "m.room.member")
             .await?
             .into_iter()
             .map(|(_, event)| event)
-            .filter(|event| event.event_type == "m.room.member")
             .filter(|event| {
                 let is = membership_in(event.content()).map(Membership::as_str);
                 membership.is_none_or(|wanted| is == Some(wanted))
@@ -356,15 +323,10 @@ impl Rooms {
             return Err(RoomError::NotInRoom { room: room.id.clone() });
         }
         let mut members = Vec::new();
-        for (_, event) in self.state_at(&at, &room, position).await? {
-            let Some(user) = event
-                .state_key
-                .as_deref()
-                .filter(|_| event.event_type == "m.room.member")
-                .and_then(|key| ruma::UserId::parse(key).ok())
-            else {
-                continue;
-            };
+        let is_member = |event_type: &str| event_type == "m.room.member";
+        for (_, event) in self.state_of_types_at(&at, &room, position, is_member).await? {
+            let key = event.state_key.as_deref().unwrap_or_default();
+            let Ok(user) = ruma::UserId::parse(key) else { continue };
             if membership_in(event.content()) == Some(Membership::Join) {
                 // Names that are no strings are none.
                 let content: Option<Content> = serde_json::from_str(event.content()).ok();

@@ -6,6 +6,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::visibility::HistoryVisibility;
 use crate::storage::{
     intern::{RoomNumber, UserNumber},
     key::{Key, number, take},
@@ -38,8 +39,13 @@ pub(crate) struct EventRecord {
     pub(crate) depth: u64,
     /// The sender's claim of when it was sent, in ms since the Unix epoch.
     pub(crate) origin_server_ts: u64,
-    /// The stream position at which it arrived here.
+    /// The stream position at which it arrived here; 0 for one that no sync tells of: backfilled,
+    /// rejected, soft-failed, or an outlier.
     pub(crate) position: u64,
+    /// Its timeline key if it was backfilled: below zero, counting down. Otherwise 0.
+    pub(crate) backfill_key: i64,
+    /// The history visibility in the state it was sent in.
+    pub(crate) visibility: HistoryVisibility,
     /// It failed the authorization rules.
     pub(crate) rejected: bool,
     /// It passed the rules when it was sent but no longer when it came here.
@@ -66,6 +72,8 @@ const OUTLIER: u8 = 1 << 2;
 const STATE: u8 = 1 << 3;
 const REDACTS: u8 = 1 << 4;
 const TRANSACTION: u8 = 1 << 5;
+/// The two bits of the history visibility.
+const VISIBILITY_SHIFT: u8 = 6;
 
 impl EventRecord {
     /// The JSON of its `content`.
@@ -73,6 +81,14 @@ impl EventRecord {
         let (start, len) = (self.content_at.0 as usize, self.content_at.1 as usize);
         // `from_bytes` refuses a record in which this is no part of the JSON.
         self.json.get(start..start.saturating_add(len)).unwrap_or("{}")
+    }
+
+    /// Where it is in the timeline.
+    pub(crate) fn timeline_key(&self) -> i64 {
+        if self.backfill_key < 0 {
+            return self.backfill_key;
+        }
+        i64::try_from(self.position).unwrap_or(i64::MAX)
     }
 
     /// Whether it is a state event.
@@ -98,13 +114,15 @@ impl Value for EventRecord {
                 | flag(self.outlier, OUTLIER)
                 | flag(self.state_key.is_some(), STATE)
                 | flag(self.redacts.is_some(), REDACTS)
-                | flag(self.transaction.is_some(), TRANSACTION),
+                | flag(self.transaction.is_some(), TRANSACTION)
+                | (self.visibility as u8) << VISIBILITY_SHIFT,
         );
         for number in [
             self.sender.0,
             self.depth,
             self.origin_server_ts,
-            self.position,
+            // Positions are below 2⁶³, so the highest bit tells the two apart.
+            self.timeline_key().cast_unsigned(),
             // No event has the number zero.
             self.redacted_by.map_or(0, |event| event.0),
             self.replaces.map_or(0, |event| event.0),
@@ -133,7 +151,7 @@ impl Value for EventRecord {
         let mut rest = bytes;
         let flags = u8::decode(&mut rest)?;
         let mut number = || u64::decode(&mut rest);
-        let [sender, depth, origin_server_ts, position, redacted_by, replaces] =
+        let [sender, depth, origin_server_ts, key, redacted_by, replaces] =
             [number()?, number()?, number()?, number()?, number()?, number()?];
         let content_at = (u32::decode(&mut rest)?, u32::decode(&mut rest)?);
         let mut text = || std::str::from_utf8(take_part(&mut rest)?).ok();
@@ -155,7 +173,9 @@ impl Value for EventRecord {
             state_key,
             depth,
             origin_server_ts,
-            position,
+            position: u64::try_from(key.cast_signed()).unwrap_or(0),
+            backfill_key: key.cast_signed().min(0),
+            visibility: HistoryVisibility::from_bits(flags >> VISIBILITY_SHIFT),
             rejected: flags & REJECTED != 0,
             soft_failed: flags & SOFT_FAILED != 0,
             outlier: flags & OUTLIER != 0,
@@ -247,6 +267,17 @@ impl Key for Membership {
     }
 }
 
+impl Value for Membership {
+    fn to_bytes(&self, out: &mut Vec<u8>) {
+        out.push(self.as_byte());
+    }
+
+    fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let membership = Self::decode(&mut bytes)?;
+        bytes.is_empty().then_some(membership)
+    }
+}
+
 /// What a user is to a room, from the user's side.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct UserRoom {
@@ -303,29 +334,6 @@ pub(crate) struct RoomRecord {
     pub(crate) version: RoomVersionId,
     /// The create event.
     pub(crate) create: u64,
-}
-
-/// One change of a room's current state.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct StateChange {
-    /// The event that holds its (type, state key) from here on.
-    pub(crate) event: EventNumber,
-    /// The one that held it before.
-    pub(crate) replaces: Option<EventNumber>,
-}
-
-impl Value for StateChange {
-    fn to_bytes(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.event.0.to_be_bytes());
-        out.extend_from_slice(&self.replaces.map_or(0, |event| event.0).to_be_bytes());
-    }
-
-    fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
-        let event = EventNumber::decode(&mut bytes)?;
-        let replaces = u64::decode(&mut bytes)?;
-        bytes.is_empty().then_some(())?;
-        Some(Self { event, replaces: (replaces != 0).then_some(EventNumber(replaces)) })
-    }
 }
 
 /// Where an alias leads.
@@ -390,6 +398,8 @@ mod tests {
             depth: 3,
             origin_server_ts: 1_000,
             position: 12,
+            backfill_key: 0,
+            visibility: HistoryVisibility::Invited,
             rejected: false,
             soft_failed: true,
             outlier: false,
@@ -413,6 +423,9 @@ mod tests {
         let event = record();
         assert_eq!(event.content(), r#"{"name":"tea"}"#);
         assert_eq!(EventRecord::from_bytes(&bytes(&event)), Some(event));
+        let backfilled = EventRecord { position: 0, backfill_key: -3, ..record() };
+        assert_eq!(backfilled.timeline_key(), -3);
+        assert_eq!(EventRecord::from_bytes(&bytes(&backfilled)), Some(backfilled));
         let user_room = UserRoom {
             membership: Membership::Invite,
             event: EventNumber(4),
@@ -422,8 +435,6 @@ mod tests {
             stripped_state: "[]".into(),
         };
         assert_eq!(UserRoom::from_bytes(&bytes(&user_room)), Some(user_room));
-        let change = StateChange { event: EventNumber(4), replaces: Some(EventNumber(2)) };
-        assert_eq!(StateChange::from_bytes(&bytes(&change)), Some(change));
     }
 
     #[test]

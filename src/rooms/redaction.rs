@@ -29,16 +29,12 @@ pub(super) fn redacted(
     let mut object: CanonicalJsonObject =
         serde_json::from_str(&record.json).map_err(|_| CORRUPT)?;
     redact_in_place(&mut object, &rules.redaction, None).map_err(|_| CORRUPT)?;
-    let content = object.get("content").and_then(|content| content.as_object()).ok_or(CORRUPT)?;
-    let content_len = event::json(content).len();
-    let auth_events = object.get("auth_events").ok_or(CORRUPT)?;
-    // Canonical JSON begins {"auth_events":…,"content":…
-    let start = "{\"auth_events\":".len() + auth_events.to_string().len() + ",\"content\":".len();
+    let (json, content_at) = event::json_with_content(&object);
     Ok(EventRecord {
         redacted_by: Some(by),
         redacts: record.redacts.filter(|_| rules.redaction.keep_room_redaction_redacts),
-        content_at: (to_u32(start), to_u32(content_len)),
-        json: event::json(&object).into(),
+        content_at,
+        json: json.into(),
         ..record
     })
 }
@@ -53,9 +49,4 @@ pub(super) fn emptied(
 ) -> Result<EventRecord, RoomError> {
     let by = record.redacted_by;
     Ok(EventRecord { redacted_by: by, ..redacted(record, EventNumber(0), rules)? })
-}
-
-/// Sizes within one event fit: the event was at most 64 KiB.
-fn to_u32(size: usize) -> u32 {
-    u32::try_from(size).unwrap_or(u32::MAX)
 }

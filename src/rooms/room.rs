@@ -1,7 +1,7 @@
 //! A room in memory: what the next event builds on. All of it is rebuilt from storage when needed.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,19 +10,27 @@ use std::{
 
 use parking_lot::RwLock;
 use ruma::{
-    OwnedEventId, OwnedRoomId, RoomVersionId, ServerName, room_version_rules::RoomVersionRules,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
+    room_version_rules::RoomVersionRules,
 };
+use serde_json::value::RawValue;
+use state_resolution::{ConflictCache, Scratch};
+use tokio::sync::OnceCell;
 
 use super::{
-    auth::AuthEvent,
+    Rooms,
+    auth::{Table, membership_in},
+    auth_record::SnapshotNumber,
     error::RoomError,
-    record::{EventNumber, Membership},
+    record::{EventNumber, EventRecord, Membership},
+    state::{Ledger, State, stored_snapshot},
 };
 use crate::storage::{
-    Db, Range,
+    Db, Range, Read,
     intern::{RoomNumber, UserNumber},
     schema::{
-        CURRENT_STATE, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE,
+        CURRENT_STATE, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOM_SERVERS, ROOMS,
+        STATE_SNAPSHOTS, TIMELINE,
     },
 };
 
@@ -42,8 +50,12 @@ pub(crate) struct Room {
     pub(crate) version: RoomVersionId,
     /// What the version means.
     pub(crate) rules: RoomVersionRules,
-    /// What only one at a time may change.
-    pub(super) graph: Arc<tokio::sync::Mutex<Graph>>,
+    /// What only one at a time may change; none until the first change.
+    pub(super) graph: Arc<tokio::sync::Mutex<Option<Graph>>>,
+    /// The room's table and its unwritten snapshots; read when first needed.
+    pub(super) ledger: OnceCell<Arc<Ledger>>,
+    /// How many members are on which server; changed when a batch is queued.
+    pub(super) servers: RwLock<BTreeMap<OwnedServerName, u64>>,
     /// Joined users of this server, in ascending order; changed when a batch is queued.
     pub(super) local_members: RwLock<Arc<[UserNumber]>>,
     /// A batch failed, or a change was given up half-way: what is here may never come true.
@@ -52,81 +64,158 @@ pub(crate) struct Room {
     pub(super) in_flight: AtomicUsize,
 }
 
+/// A state event with what is shown of it where its room is not.
+#[derive(Clone, Debug)]
+pub(crate) struct StateEvent {
+    /// `sender`
+    pub(crate) sender: OwnedUserId,
+    /// `type`
+    pub(crate) event_type: String,
+    /// `state_key`
+    pub(crate) state_key: String,
+    /// `content`
+    pub(crate) content: Box<RawValue>,
+}
+
+impl StateEvent {
+    /// A stored event.
+    ///
+    /// # Errors
+    /// [`RoomError::Corrupt`] if its content is no JSON, or it is no state event.
+    pub(crate) fn stored(record: &EventRecord) -> Result<Self, RoomError> {
+        const CORRUPT: RoomError = RoomError::Corrupt { what: "a state event" };
+        Ok(Self {
+            sender: record.sender_id.clone(),
+            event_type: record.event_type.clone(),
+            state_key: record.state_key.clone().ok_or(CORRUPT)?,
+            content: RawValue::from_string(record.content().to_owned()).map_err(|_| CORRUPT)?,
+        })
+    }
+
+    /// One string of its content; none if there is no such string.
+    pub(crate) fn content_text(&self, key: &str) -> Option<String> {
+        let content: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(self.content.get()).ok()?;
+        content.get(key)?.as_str().map(str::to_owned)
+    }
+
+    /// The membership that this member event gives.
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        membership_in(self.content.get())
+    }
+}
+
+/// An accepted event that no accepted event refers to.
+#[derive(Clone, Debug)]
+pub(super) struct Extremity {
+    pub(super) number: EventNumber,
+    pub(super) event_id: OwnedEventId,
+    pub(super) depth: u64,
+    pub(super) after: State,
+}
+
 /// What the next event builds on, queued changes included.
 #[derive(Debug)]
 pub(super) struct Graph {
     /// The number the next event gets.
     pub(super) next: EventNumber,
-    /// The deepest of the forward extremities.
-    pub(super) depth: u64,
+    /// The number the next snapshot gets.
+    pub(super) next_snapshot: SnapshotNumber,
     /// The forward extremities.
-    pub(super) extremities: Vec<(EventNumber, OwnedEventId)>,
-    /// State events by type and state key that were looked up or changed. A pair that is missing
-    /// here was not changed since the room was loaded; none: the room has no such state.
-    state: HashMap<(String, String), Option<Arc<AuthEvent>>>,
+    pub(super) extremities: Vec<Extremity>,
+    /// The state that they resolve to.
+    pub(super) current: State,
+    /// What an event without a row of its own in the table of event states has; zero if the next
+    /// one is to have one in any case.
+    pub(super) pointer: SnapshotNumber,
+    /// The content of state events that were looked up or are on their way to disk.
+    pub(super) events: HashMap<EventNumber, Arc<StateEvent>>,
+    pub(super) scratch: Scratch,
+    pub(super) conflicts: ConflictCache,
+    /// What was resolved last: the snapshots in ascending order, and the outcome.
+    pub(super) resolved: Option<(Vec<SnapshotNumber>, State)>,
 }
 
 impl Graph {
     /// Before the first event.
     pub(super) fn empty() -> Self {
-        Self { next: EventNumber(1), depth: 0, extremities: Vec::new(), state: HashMap::new() }
-    }
-
-    /// State that is in memory already.
-    pub(super) fn known_state(&self, event_type: &str, state_key: &str) -> Option<Arc<AuthEvent>> {
-        self.state.get(&(event_type.to_owned(), state_key.to_owned())).cloned().flatten()
-    }
-
-    /// The current state event with this type and state key.
-    pub(super) async fn state(
-        &mut self,
-        db: &Db,
-        room: &Room,
-        event_type: &str,
-        state_key: &str,
-    ) -> Result<Option<Arc<AuthEvent>>, RoomError> {
-        let key = (event_type.to_owned(), state_key.to_owned());
-        if let Some(known) = self.state.get(&key) {
-            return Ok(known.clone());
+        Self {
+            next: EventNumber(1),
+            next_snapshot: SnapshotNumber(2),
+            extremities: Vec::new(),
+            current: State::empty(),
+            pointer: SnapshotNumber(0),
+            events: HashMap::new(),
+            scratch: Scratch::new(),
+            conflicts: ConflictCache::default(),
+            resolved: None,
         }
-        // Before the create event is stored nothing is.
-        let event = if self.next.0 == 1 {
-            None
-        } else {
-            room.stored_state(db, event_type, state_key).await?
-        };
-        self.state.insert(key, event.clone());
-        Ok(event)
     }
 
-    /// Notes that `event` is current state from now on.
-    pub(super) fn set_state(&mut self, event: Arc<AuthEvent>) {
-        let Some(state_key) = event.state_key.clone() else { return };
-        self.state.insert((event.event_type.to_string(), state_key), Some(event));
-    }
-
-    /// Notes that `event`, if it is current state, now looks like this: it was redacted.
-    pub(super) fn replace_content(&mut self, event: AuthEvent) {
-        let Some(state_key) = event.state_key.clone() else { return };
-        if let Some(Some(known)) = self.state.get_mut(&(event.event_type.to_string(), state_key))
-            && known.event_id == event.event_id
-        {
-            *known = Arc::new(event);
+    /// Reads what the next event of a room builds on.
+    pub(super) async fn load(rooms: &Rooms, room: &Room) -> Result<Self, RoomError> {
+        const CORRUPT: RoomError =
+            RoomError::Corrupt { what: "what a room's next event builds on" };
+        let at = rooms.db().snapshot();
+        room.ledger(rooms.db()).await?;
+        let range = Range::prefix(&(room.number,));
+        let next = ROOM_HEADS.get(&at, &room.number).await?.ok_or(CORRUPT)?;
+        let tips = FORWARD_EXTREMITIES.scan(&at, &range, usize::MAX).await?;
+        let tips: Vec<EventNumber> = tips.into_iter().map(|((_, event), ())| event).collect();
+        let records = EVENTS.multi_get(&at, tips.iter().map(|event| (room.number, *event))).await?;
+        let mut extremities = Vec::with_capacity(tips.len());
+        for (number, record) in tips.into_iter().zip(records) {
+            let record = record.ok_or(CORRUPT)?;
+            let id = rooms.event_state(&at, room.number, number).await?.after;
+            let after = State { id, map: rooms.state_map(&at, room, id).await? };
+            let (event_id, depth) = (record.event_id, record.depth);
+            extremities.push(Extremity { number, event_id, depth, after });
         }
+        let current = stored_snapshot(&at, room.number, u64::MAX).await?.ok_or(CORRUPT)?;
+        let current = State { id: current, map: rooms.state_map(&at, room, current).await? };
+        let first = |room: RoomNumber| ((room, SnapshotNumber(0)), 0_u32);
+        let range =
+            Range::all().from(&first(room.number)).before(&first(RoomNumber(room.number.0 + 1)));
+        let last = STATE_SNAPSHOTS.scan_back(&at, &range, 1).await?.pop();
+        let (((_, last), _), _) = last.ok_or(CORRUPT)?;
+        Ok(Self {
+            next,
+            next_snapshot: SnapshotNumber(last.0 + 1),
+            extremities,
+            current,
+            ..Self::empty()
+        })
     }
 
     /// Gives memory back if it is much. Only while nothing is on its way to disk: what is stored
     /// then is what was here.
     pub(super) fn trim(&mut self) {
-        if self.state.len() > MAX_CACHED_STATE {
-            self.state.clear();
+        if self.events.len() > MAX_CACHED_STATE {
+            self.events.clear();
         }
     }
 }
 
 impl Room {
-    /// Room that does not exist yet.
-    pub(super) fn new(
+    /// A room that does not exist yet.
+    ///
+    /// # Errors
+    /// [`RoomError::Corrupt`] for a version that has no rules.
+    pub(super) fn begun(
+        number: RoomNumber,
+        id: OwnedRoomId,
+        version: RoomVersionId,
+        rules: RoomVersionRules,
+    ) -> Result<Self, RoomError> {
+        let table = Table::new(&id, &version)?;
+        Ok(Self {
+            graph: Arc::new(tokio::sync::Mutex::new(Some(Graph::empty()))),
+            ledger: OnceCell::from(Arc::new(Ledger::new(table))),
+            ..Self::new(number, id, version, rules)
+        })
+    }
+
+    fn new(
         number: RoomNumber,
         id: OwnedRoomId,
         version: RoomVersionId,
@@ -137,7 +226,9 @@ impl Room {
             id,
             version,
             rules,
-            graph: Arc::new(tokio::sync::Mutex::new(Graph::empty())),
+            graph: Arc::default(),
+            ledger: OnceCell::new(),
+            servers: RwLock::default(),
             local_members: RwLock::new(Arc::new([])),
             failed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -155,21 +246,7 @@ impl Room {
         let version = record.0.version;
         let rules =
             version.rules().ok_or(RoomError::Corrupt { what: "a room version without rules" })?;
-        let next = ROOM_HEADS
-            .get(&at, &number)
-            .await?
-            .ok_or(RoomError::Corrupt { what: "a room without events" })?;
         let id = db.rooms().name(db, number).await?;
-        let tips = FORWARD_EXTREMITIES.scan(&at, &Range::prefix(&(number,)), usize::MAX).await?;
-        let tips: Vec<EventNumber> = tips.into_iter().map(|((_, event), ())| event).collect();
-        let records = EVENTS.multi_get(&at, tips.iter().map(|event| (number, *event))).await?;
-        let mut extremities = Vec::with_capacity(tips.len());
-        let mut depth = 0;
-        for (tip, record) in tips.into_iter().zip(records) {
-            let record = record.ok_or(RoomError::Corrupt { what: "an extremity" })?;
-            depth = depth.max(record.depth);
-            extremities.push((tip, record.event_id));
-        }
         let joined = members(&at, number, Membership::Join).await?;
         let names = db.users().names(db, &joined).await?;
         let local: Arc<[UserNumber]> = joined
@@ -177,9 +254,10 @@ impl Room {
             .zip(names)
             .filter_map(|(user, id)| (id.server_name() == server_name).then_some(user))
             .collect();
-        let graph = Graph { next, depth, extremities, ..Graph::empty() };
+        let servers =
+            ROOM_SERVERS.scan(&at, &Range::prefix(&(number,)), usize::MAX).await?.into_iter();
         Ok(Some(Self {
-            graph: Arc::new(tokio::sync::Mutex::new(graph)),
+            servers: RwLock::new(servers.map(|((_, server), count)| (server, count)).collect()),
             local_members: RwLock::new(local),
             ..Self::new(number, id, version, rules)
         }))
@@ -205,6 +283,12 @@ impl Room {
         }
     }
 
+    /// The servers with members in the room.
+    #[allow(dead_code, reason = "an entry point of federation")]
+    pub(crate) fn servers(&self) -> Vec<OwnedServerName> {
+        self.servers.read().keys().cloned().collect()
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -215,17 +299,27 @@ impl Room {
         db: &Db,
         event_type: &str,
         state_key: &str,
-    ) -> Result<Option<Arc<AuthEvent>>, RoomError> {
-        let Some(event) = CURRENT_STATE.get(db, &(self.number, event_type, state_key)).await?
-        else {
-            return Ok(None);
-        };
-        let record = EVENTS
-            .get(db, &(self.number, event))
-            .await?
-            .ok_or(RoomError::Corrupt { what: "current state names an unknown event" })?;
-        Ok(Some(Arc::new(AuthEvent::stored(event, &self.id, &record, &self.rules)?)))
+    ) -> Result<Option<StateEvent>, RoomError> {
+        let found = stored_state(db, self.number, event_type, state_key).await?;
+        found.map(|(_, record)| StateEvent::stored(&record)).transpose()
     }
+}
+
+/// A current state event, as it is stored.
+pub(super) async fn stored_state(
+    at: &impl Read,
+    room: RoomNumber,
+    event_type: &str,
+    state_key: &str,
+) -> Result<Option<(EventNumber, EventRecord)>, RoomError> {
+    let Some(number) = CURRENT_STATE.get(at, &(room, event_type, state_key)).await? else {
+        return Ok(None);
+    };
+    let record = EVENTS
+        .get(at, &(room, number))
+        .await?
+        .ok_or(RoomError::Corrupt { what: "current state names an unknown event" })?;
+    Ok(Some((number, record)))
 }
 
 /// Everybody with `membership` in a room, in ascending order.

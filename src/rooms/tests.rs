@@ -18,7 +18,7 @@ use crate::{
     storage::{
         Db, Range,
         intern::UserNumber,
-        schema::{CLOSED_ACCOUNTS, FORWARD_EXTREMITIES, PROFILE_UPDATES, STATE_HISTORY, TIMELINE},
+        schema::{CLOSED_ACCOUNTS, FORWARD_EXTREMITIES, PROFILE_UPDATES, TIMELINE},
     },
     users::session::Session,
 };
@@ -228,7 +228,7 @@ async fn a_room_that_cannot_begin_as_asked_is_not_made_at_all() {
     assert!(matches!(outcome, Err(RoomError::InvalidRoomState { .. })));
     assert!(sim.rooms.joined_rooms(alice.user).await.unwrap().is_empty());
 
-    let version = Some(RoomVersionId::V1);
+    let version = Some("org.example.unheard".try_into().unwrap());
     let old = sim.rooms.create(&alice, &NewRoom { version, ..new_room(Preset::Private) }).await;
     assert!(matches!(old, Err(RoomError::UnsupportedRoomVersion { .. })));
 
@@ -567,8 +567,6 @@ async fn state_at_a_position_is_what_it_was_then() {
     let delta = sim.rooms.state_delta(&sim.db, &room, history[0].0, u64::MAX).await.unwrap();
     assert_eq!(delta.len(), 1);
     assert_eq!(delta[0].1.content(), r#"{"name":"c"}"#);
-    let range = Range::prefix(&(number, "m.room.name", ""));
-    assert_eq!(STATE_HISTORY.scan(&sim.db, &range, 9).await.unwrap().len(), 3);
     let shown = sim.rooms.readable_state_event(&alice, &id, "m.room.name", "", true).await.unwrap();
     assert_eq!(read(&shown)["unsigned"]["prev_content"], json!({ "name": "b" }));
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     storage::{
         Range, Read,
-        schema::{EVENTS, STATE_HISTORY, TIMELINE},
+        schema::{EVENTS, TIMELINE},
     },
     users::session::Session,
 };
@@ -220,7 +220,7 @@ impl Rooms {
             return Err(RoomError::UnknownEvent { event: event_id.to_owned() });
         }
         let viewer = Viewer::from(session);
-        let key = Boundary::at_position(event.position).0;
+        let key = event.timeline_key();
         let limit = limit.min(MAX_LIMIT);
         let wanted = |event: &EventRecord| filter.wants(event);
         let range = (Boundary::START, Boundary(key - 1));
@@ -309,31 +309,29 @@ impl Rooms {
         }
     }
 
-    /// The member events of the senders of these events, as they were at the earliest of them.
+    /// The member events of the senders of these events, as they were at the earliest of them; of
+    /// those who came later, as they were at the last.
     async fn senders(
         &self,
         at: &impl Read,
         room: &Room,
         events: &[(i64, EventRecord)],
     ) -> Result<Vec<EventRecord>, RoomError> {
-        let Some(earliest) = events.iter().map(|(_, event)| event.position).min() else {
+        let positions = || events.iter().map(|(_, event)| event.position);
+        let (Some(earliest), Some(last)) = (positions().min(), positions().max()) else {
             return Ok(Vec::new());
         };
-        let senders: BTreeSet<&str> =
+        let mut missing: BTreeSet<&str> =
             events.iter().map(|(_, event)| event.sender_id.as_str()).collect();
-        let mut members = Vec::with_capacity(senders.len());
-        for sender in senders {
-            // One that joined within the page: as they were then.
-            let key = (room.number, "m.room.member", sender);
-            let past = (room.number, "m.room.member", sender, earliest.saturating_add(1));
-            let range = Range::prefix(&key).before(&past);
-            let found = STATE_HISTORY.scan_back(at, &range, 1).await?.pop();
-            let found = match found {
-                Some(row) => Some(row),
-                None => STATE_HISTORY.scan(at, &Range::prefix(&key), 1).await?.pop(),
-            };
-            members.extend(found.map(|(_, event)| (room.number, event)));
+        let mut members: Vec<EventRecord> = Vec::with_capacity(missing.len());
+        for position in [earliest, last] {
+            let keys: Vec<&str> = missing.iter().copied().collect();
+            let found = self.state_events_at(at, room, "m.room.member", &keys, position).await?;
+            for member in found {
+                missing.remove(member.state_key.as_deref().unwrap_or_default());
+                members.push(member);
+            }
         }
-        Ok(EVENTS.multi_get(at, members).await?.into_iter().flatten().collect())
+        Ok(members)
     }
 }

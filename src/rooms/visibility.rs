@@ -1,27 +1,30 @@
 //! Who may read what: decided for each event from the state at that event.
 //!
+//! Each event carries the history visibility it was sent in. The memberships of this server's users
+//! are kept by the stream position from which on they held; of what was sent before this server
+//! was in the room, they were no members.
+//!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-5>
 
 use serde::Deserialize;
 
 use super::{
     Rooms,
-    auth::membership_in,
     error::RoomError,
     record::{EventRecord, Membership},
-    room::Room,
+    room::{Room, stored_state},
 };
 use crate::{
     storage::{
         Range, Read,
         intern::UserNumber,
-        schema::{EVENTS, STATE_HISTORY, USER_ROOMS},
+        schema::{MEMBERSHIPS, USER_ROOMS},
     },
     users::Ignored,
 };
 
-/// How many changes of one user's membership, or of a room's history visibility, are looked at: the
-/// latest. Before them nothing is shown.
+/// How many changes of one user's membership are looked at: the latest. Before them nothing is
+/// shown.
 const MAX_CHANGES: usize = 1_000;
 
 /// Who may read the history of a room.
@@ -38,6 +41,26 @@ pub(crate) enum HistoryVisibility {
 }
 
 impl HistoryVisibility {
+    /// What a word means: `shared` unless it is one of the others.
+    pub(super) fn named(word: &str) -> Self {
+        match word {
+            "world_readable" => Self::WorldReadable,
+            "invited" => Self::Invited,
+            "joined" => Self::Joined,
+            _ => Self::Shared,
+        }
+    }
+
+    /// The one that is written as these two bits.
+    pub(super) fn from_bits(bits: u8) -> Self {
+        match bits & 3 {
+            0 => Self::WorldReadable,
+            1 => Self::Shared,
+            2 => Self::Invited,
+            _ => Self::Joined,
+        }
+    }
+
     /// What the content of the state event says; `shared` if there is no such event, or it says
     /// something else.
     fn in_content(content: &str) -> Self {
@@ -46,12 +69,7 @@ impl HistoryVisibility {
             history_visibility: String,
         }
         let content: Result<Content, _> = serde_json::from_str(content);
-        match content.as_ref().map(|content| content.history_visibility.as_str()) {
-            Ok("world_readable") => Self::WorldReadable,
-            Ok("invited") => Self::Invited,
-            Ok("joined") => Self::Joined,
-            _ => Self::Shared,
-        }
+        Self::named(content.as_ref().map_or("", |content| &content.history_visibility))
     }
 }
 
@@ -61,8 +79,8 @@ pub(crate) struct Visibility {
     user_id: String,
     /// The user's memberships, each with the stream position from which on it held, oldest first.
     memberships: Vec<(u64, Membership)>,
-    /// The same for the history visibility.
-    histories: Vec<(u64, HistoryVisibility)>,
+    /// The history visibility of now.
+    now: HistoryVisibility,
     /// The user left and forgot the room.
     forgotten: bool,
     /// Whose events the user does not want.
@@ -91,23 +109,18 @@ impl Visibility {
         let memberships = if user_room.is_none() {
             Vec::new()
         } else {
-            let history = history(at, room, "m.room.member", user_id.as_str()).await?;
-            let membership = |content: &str| membership_in(content).unwrap_or(Membership::Leave);
-            history
-                .iter()
-                .map(|(position, record)| (*position, membership(record.content())))
-                .collect()
+            let range = Range::prefix(&(room.number, user));
+            let mut rows = MEMBERSHIPS.scan_back(at, &range, MAX_CHANGES).await?;
+            rows.reverse();
+            rows.into_iter().map(|((_, _, position), membership)| (position, membership)).collect()
         };
-        let histories = history(at, room, "m.room.history_visibility", "").await?;
+        let now = stored_state(at, room.number, "m.room.history_visibility", "").await?;
         Ok(Self {
             user_id: user_id.to_string(),
             memberships,
-            histories: histories
-                .iter()
-                .map(|(position, record)| {
-                    (*position, HistoryVisibility::in_content(record.content()))
-                })
-                .collect(),
+            now: now.map_or(HistoryVisibility::Shared, |(_, event)| {
+                HistoryVisibility::in_content(event.content())
+            }),
             forgotten: user_room.is_some_and(|row| row.forgotten),
             ignored: Ignored::load(at, user).await?,
         })
@@ -123,13 +136,9 @@ impl Visibility {
         self.memberships.last().map(|(_, membership)| *membership)
     }
 
-    fn history_at(&self, position: u64) -> HistoryVisibility {
-        at(&self.histories, position).unwrap_or(HistoryVisibility::Shared)
-    }
-
     /// Whether everybody may read the room as it is now.
     pub(crate) fn is_world_readable(&self) -> bool {
-        self.histories.last().is_some_and(|(_, now)| *now == HistoryVisibility::WorldReadable)
+        self.now == HistoryVisibility::WorldReadable
     }
 
     /// How much of the state the user may read; none of it if they never were in the room.
@@ -148,7 +157,7 @@ impl Visibility {
     /// Whether there can be anything in the room that the user may read.
     pub(crate) fn may_read(&self) -> bool {
         let invited_may_read = matches!(self.membership(), Some(Membership::Invite))
-            && self.histories.last().is_some_and(|(_, now)| *now == HistoryVisibility::Invited);
+            && self.now == HistoryVisibility::Invited;
         self.state_access().is_some() || invited_may_read
     }
 
@@ -177,15 +186,18 @@ impl Visibility {
         let position = event.position;
         let before = position.saturating_sub(1);
         let own_membership = event.is_state_of("m.room.member", &self.user_id);
-        let is_history = event.is_state_of("m.room.history_visibility", "");
         if self.forgotten && !self.is_world_readable() {
             return false;
         }
-        self.allows_at(position, self.history_at(position), self.membership_at(position))
+        // The event that changes the visibility is sent in the old one and leads to the new one.
+        let new = event
+            .is_state_of("m.room.history_visibility", "")
+            .then(|| HistoryVisibility::in_content(event.content()));
+        let membership = self.membership_at(position);
+        self.allows_at(position, event.visibility, membership)
+            || new.is_some_and(|new| self.allows_at(position, new, membership))
             || own_membership
-                && self.allows_at(position, self.history_at(position), self.membership_at(before))
-            || is_history
-                && self.allows_at(position, self.history_at(before), self.membership_at(position))
+                && self.allows_at(position, event.visibility, self.membership_at(before))
     }
 
     fn allows_at(
@@ -215,25 +227,4 @@ impl Visibility {
 fn at<T: Copy>(changes: &[(u64, T)], position: u64) -> Option<T> {
     let after = changes.partition_point(|(from, _)| *from <= position);
     changes.get(after.checked_sub(1)?).map(|(_, value)| *value)
-}
-
-/// The events that held this (type, state key), with the position of each, oldest first.
-async fn history(
-    at: &impl Read,
-    room: &Room,
-    event_type: &str,
-    state_key: &str,
-) -> Result<Vec<(u64, EventRecord)>, RoomError> {
-    let range = Range::prefix(&(room.number, event_type, state_key));
-    let mut rows = STATE_HISTORY.scan_back(at, &range, MAX_CHANGES).await?;
-    rows.reverse();
-    let events = EVENTS.multi_get(at, rows.iter().map(|(_, event)| (room.number, *event))).await?;
-    rows.iter()
-        .zip(events)
-        .map(|(((_, _, _, position), _), record)| {
-            let record =
-                record.ok_or(RoomError::Corrupt { what: "history names an unknown event" })?;
-            Ok((*position, record))
-        })
-        .collect()
 }

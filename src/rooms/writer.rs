@@ -6,32 +6,39 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use parking_lot::RwLock;
 use ruma::{
-    EventId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, UserId,
-    events::TimelineEventType,
+    EventId, OwnedDeviceId, OwnedEventId, OwnedServerName, OwnedTransactionId, UserId,
+    room_version_rules::EventIdFormatVersion, signatures::reference_hash,
 };
 use serde_json::value::RawValue;
-use tokio::sync::OwnedMutexGuard;
+use state_resolution::EventIx;
+use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use super::{
     Rooms,
-    auth::{self, AuthEvent, Powers, milliseconds},
+    auth::{Message, Powers, Table, forbidden},
+    auth_record::{AuthRecord, EventState, SnapshotNumber, relevant_content},
     error::RoomError,
-    event::{self, Built, Draft, Place},
-    record::{EventNumber, EventRecord, Membership, RoomRecord, StateChange, UserRoom},
-    room::{Graph, Room},
+    event::{self, Draft, Place, Reference},
+    ingest::{Known, Verdict},
+    record::{EventNumber, EventRecord, Membership},
+    room::{Extremity, Graph, Room, StateEvent},
+    state::{Ledger, State, differences},
 };
 use crate::storage::{
-    Batch, Json, StorageError,
+    Batch,
     intern::UserNumber,
     schema::{
-        CURRENT_STATE, EVENT_IDS, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOMS,
-        STATE_CHANGES, STATE_HISTORY, TIMELINE, TRANSACTIONS, USER_ROOMS,
+        AUTH_EVENTS, CURRENT_STATE, EVENT_STATES, EVENTS, FORWARD_EXTREMITIES, ROOM_SERVERS,
+        STATE_HASHES,
     },
 };
 
 /// The most `prev_events` of an event.
 const MAX_PREV_EVENTS: usize = 20;
+/// The most forward extremities that are kept.
+const MAX_EXTREMITIES: usize = 100;
 /// The deepest an event can claim to be.
 ///
 /// Spec: <https://spec.matrix.org/v1.19/rooms/v12/#event-format>
@@ -64,42 +71,64 @@ pub(crate) struct Sender<'a> {
     pub(crate) number: UserNumber,
 }
 
-/// An event that is part of the change.
-struct Added {
-    number: EventNumber,
-    built: Built,
-    draft: Draft,
-    sender: UserNumber,
-    sender_id: OwnedUserId,
-    depth: u64,
-    origin_server_ts: u64,
-    redacts: Option<OwnedEventId>,
-    replaces: Option<EventNumber>,
-    member: Option<MemberChange>,
+/// Where an event of a change goes in the timeline.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Shown {
+    /// At the end, at a stream position of its own.
+    Live,
+    /// Before everything that is there, at this key.
+    #[allow(dead_code, reason = "an entry point of federation")]
+    Backfilled(i64),
+    /// Nowhere: rejected, soft-failed, or an outlier.
+    Nowhere,
 }
 
-/// A member event's effect.
-struct MemberChange {
-    user: UserNumber,
-    is_local: bool,
-    old: Option<Membership>,
-    new: Membership,
-    stripped_state: Box<str>,
+/// An event that is part of the change.
+pub(super) struct Added {
+    pub(super) number: EventNumber,
+    /// All of it but the position.
+    pub(super) record: EventRecord,
+    pub(super) shown: Shown,
+    /// The current state, if it is another one from here on.
+    pub(super) current: Option<SnapshotNumber>,
+    pub(super) members: Vec<MemberChange>,
+    /// Other servers are to get it.
+    pub(super) outbox: bool,
+}
+
+/// A change of somebody's membership in the current state.
+pub(super) struct MemberChange {
+    pub(super) user: UserNumber,
+    pub(super) is_local: bool,
+    pub(super) old: Option<Membership>,
+    /// None: no member event speaks of the user any more.
+    pub(super) new: Option<Membership>,
+    /// The member event.
+    pub(super) event: EventNumber,
+    pub(super) stripped_state: Box<str>,
 }
 
 /// The one who may change a room.
 pub(super) struct RoomWriter {
-    rooms: Rooms,
+    pub(super) rooms: Rooms,
     pub(super) room: Arc<Room>,
-    graph: OwnedMutexGuard<Graph>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) table: Arc<RwLock<Table>>,
+    pub(super) graph: OwnedMappedMutexGuard<Option<Graph>, Graph>,
     /// The head this change builds on.
-    head: EventNumber,
+    pub(super) head: EventNumber,
     /// What else the change writes.
     pub(super) batch: Batch,
-    added: Vec<Added>,
-    transaction: Option<Transaction>,
+    pub(super) added: Vec<Added>,
+    /// Snapshots that the change writes.
+    pub(super) snapshots: Vec<SnapshotNumber>,
+    pub(super) transaction: Option<Transaction>,
+    /// The change begins the room here: it is there once this is committed.
+    pub(super) founding: bool,
+    /// This server comes into the room by the change: what it knew of it before is outdated.
+    pub(super) joining: bool,
     /// Whether `graph` holds something that was not queued.
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 impl Drop for RoomWriter {
@@ -111,23 +140,35 @@ impl Drop for RoomWriter {
     }
 }
 
+const CORRUPT: RoomError = RoomError::Corrupt { what: "the graph of a room" };
+
 impl RoomWriter {
     /// Waits for the room's turn. The room may have failed meanwhile: see [`Rooms::writer`].
-    pub(super) async fn new(rooms: &Rooms, room: Arc<Room>) -> Self {
-        let mut graph = Arc::clone(&room.graph).lock_owned().await;
+    pub(super) async fn new(rooms: &Rooms, room: Arc<Room>) -> Result<Self, RoomError> {
+        let mut guard = Arc::clone(&room.graph).lock_owned().await;
+        if guard.is_none() {
+            *guard = Some(Graph::load(rooms, &room).await?);
+        }
+        let mut graph = OwnedMutexGuard::map(guard, |graph| graph.get_or_insert_with(Graph::empty));
         if room.in_flight.load(Ordering::Acquire) == 0 {
             graph.trim();
         }
-        Self {
+        let ledger = Arc::clone(room.ledger(rooms.db()).await?);
+        Ok(Self {
             rooms: rooms.clone(),
             head: graph.next,
             room,
+            table: Arc::clone(&ledger.table),
+            ledger,
             graph,
             batch: Batch::new(),
             added: Vec::new(),
+            snapshots: Vec::new(),
             transaction: None,
+            founding: false,
+            joining: false,
             dirty: false,
-        }
+        })
     }
 
     /// The change is made only if no other answered this transaction.
@@ -141,27 +182,39 @@ impl RoomWriter {
         &mut self,
         event_type: &str,
         state_key: &str,
-    ) -> Result<Option<Arc<AuthEvent>>, RoomError> {
-        let room = Arc::clone(&self.room);
-        self.graph.state(self.rooms.db(), &room, event_type, state_key).await
+    ) -> Result<Option<Arc<StateEvent>>, RoomError> {
+        let number = {
+            let table = self.table.read();
+            let found = table.find(&self.graph.current.map, event_type, state_key);
+            found.map(|event| table.number(event))
+        };
+        match number {
+            Some(number) => Ok(Some(self.state_event(number).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn state_event(&mut self, number: EventNumber) -> Result<Arc<StateEvent>, RoomError> {
+        if let Some(known) = self.graph.events.get(&number) {
+            return Ok(Arc::clone(known));
+        }
+        let record =
+            EVENTS.get(self.rooms.db(), &(self.room.number, number)).await?.ok_or(CORRUPT)?;
+        let event = Arc::new(StateEvent::stored(&record)?);
+        self.graph.events.insert(number, Arc::clone(&event));
+        Ok(event)
     }
 
     /// The membership of `user`; none if no member event speaks of them.
-    pub(super) async fn membership(
-        &mut self,
-        user: &UserId,
-    ) -> Result<Option<Membership>, RoomError> {
-        Ok(self.state("m.room.member", user.as_str()).await?.and_then(|event| event.membership()))
+    pub(super) fn membership(&self, user: &UserId) -> Option<Membership> {
+        let table = self.table.read();
+        let event = table.find(&self.graph.current.map, "m.room.member", user.as_str())?;
+        table.membership(event)
     }
 
     /// Who may do what.
-    pub(super) async fn powers(&mut self) -> Result<Powers, RoomError> {
-        let create = self
-            .state("m.room.create", "")
-            .await?
-            .ok_or(RoomError::Corrupt { what: "a room without a create event" })?;
-        let levels = self.state("m.room.power_levels", "").await?;
-        Ok(Powers::new(create, levels, &self.room.rules))
+    pub(super) fn powers(&self) -> Powers {
+        Powers::new(Arc::clone(&self.table), self.graph.current.map.clone())
     }
 
     /// Adds an event after the last one: builds, checks, signs it.
@@ -178,6 +231,7 @@ impl RoomWriter {
     }
 
     /// The same, with the time that the event claims.
+    #[expect(clippy::too_many_lines, reason = "one event's way, step by step")]
     pub(super) async fn append_at(
         &mut self,
         sender: Sender<'_>,
@@ -187,25 +241,50 @@ impl RoomWriter {
         let room = Arc::clone(&self.room);
         let content = RawValue::from_string(event::json(&draft.content))
             .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
-        let event_type = TimelineEventType::from(draft.event_type.as_str());
         let state_key = draft.state_key.as_deref();
         let is_create = draft.event_type == "m.room.create";
-
-        let selection = auth::selection(&event_type, sender.id, state_key, &content, &room.rules)?;
-        let mut auth_events = Vec::with_capacity(selection.len());
-        for (auth_type, auth_key) in &selection {
-            if let Some(found) = self.state(auth_type, auth_key).await? {
-                auth_events.push(found.event_id.clone());
+        if self.graph.next.0 == 1 {
+            self.write_root().await?;
+        }
+        let parents = newest(&self.graph.extremities);
+        let before = self.state_after(&parents).await?;
+        let relevant = relevant_content(&draft.event_type, content.get());
+        let chosen_id = self.chosen_id();
+        let (auth, visibility) = {
+            let table = self.table.read();
+            let auth = table.auth_events_for(
+                &draft.event_type,
+                state_key,
+                sender.id,
+                &relevant,
+                &before.map,
+            );
+            if state_key.is_none() {
+                let message = Message {
+                    event_id: chosen_id.as_ref().map_or("", |id| id.as_str()),
+                    room_id: &room.id,
+                    event_type: &draft.event_type,
+                    sender: sender.id,
+                    redacts: draft.redacts.as_ref().map(|id| id.as_str()),
+                };
+                table.check_message(message, &before.map).map_err(|why| forbidden(&why))?;
             }
-        }
-        if !is_create {
-            // The rules look at it even where events do not refer to it.
-            self.state("m.room.create", "").await?;
-        }
-        let (prev_events, kept) = prev_events(&self.graph.extremities);
-        let depth = (self.graph.depth + 1).min(MAX_DEPTH);
+            let auth: Vec<(EventIx, OwnedEventId)> = auth
+                .into_iter()
+                .map(|at| Ok((at, table.room().event_id(at).try_into().map_err(|_| CORRUPT)?)))
+                .collect::<Result<_, RoomError>>()?;
+            (auth, table.history_visibility(&before.map))
+        };
+        let prev_events: Vec<OwnedEventId> =
+            parents.iter().map(|parent| parent.event_id.clone()).collect();
+        let auth_ids = auth.iter().map(|(_, id)| id.clone()).collect();
+        let (prev_events, auth_events) =
+            (self.references(prev_events).await?, self.references(auth_ids).await?);
+        let deepest = parents.iter().map(|parent| parent.depth).max().unwrap_or(0);
+        let depth = (deepest + 1).min(MAX_DEPTH);
         let named_after_it = is_create && room.rules.authorization.room_create_event_id_as_room_id;
         let place = Place {
+            event_id: chosen_id.as_deref(),
             room_id: (!named_after_it).then_some(&*room.id),
             sender: sender.id,
             origin_server_ts,
@@ -215,62 +294,333 @@ impl RoomWriter {
         };
         let built = event::build(&draft, &content, place, self.rooms.key(), &room.rules)?;
         let number = self.graph.next;
-        let auth_event = AuthEvent {
-            number,
-            event_id: built.event_id.clone(),
-            room_id: (!named_after_it).then(|| room.id.clone()),
-            sender: sender.id.to_owned(),
-            origin_server_ts: milliseconds(origin_server_ts),
-            event_type,
-            state_key: draft.state_key.clone(),
-            content,
-            prev_events,
-            auth_events,
-            rejected: false,
-        };
-        auth::check(&auth_event, &room.rules, |event_type, state_key| {
-            self.graph.known_state(event_type, state_key)
-        })?;
-
-        let replaced = match &draft.state_key {
-            Some(state_key) => self.state(&draft.event_type, state_key).await?,
-            None => None,
-        };
-        let member = self.member_change(&auth_event, replaced.as_deref()).await?;
-        let redacts = redacted_by(&draft, &room);
-
-        self.dirty = true;
-        self.graph.next = EventNumber(number.0 + 1);
-        self.graph.depth = depth;
-        let event_id = built.event_id.clone();
-        for (tip, _) in &self.graph.extremities {
-            if !kept.contains(tip) {
-                FORWARD_EXTREMITIES.delete(&mut self.batch, &(room.number, *tip));
-            }
-        }
-        self.graph.extremities.retain(|(tip, _)| kept.contains(tip));
-        self.graph.extremities.push((number, event_id.clone()));
-        FORWARD_EXTREMITIES.put(&mut self.batch, &(room.number, number), &());
-        if draft.state_key.is_some() {
-            self.graph.set_state(Arc::new(AuthEvent {
-                prev_events: Vec::new(),
-                auth_events: Vec::new(),
-                ..auth_event
-            }));
-        }
-        self.added.push(Added {
-            number,
-            built,
-            draft,
+        let mut record = EventRecord {
+            event_id: built.event_id,
             sender: sender.number,
             sender_id: sender.id.to_owned(),
+            redacts: redacted_by(&draft, &room),
+            event_type: draft.event_type,
+            state_key: draft.state_key,
             depth,
             origin_server_ts,
-            redacts,
-            replaces: replaced.map(|event| event.number),
-            member,
-        });
+            position: 0,
+            backfill_key: 0,
+            visibility,
+            rejected: false,
+            soft_failed: false,
+            outlier: false,
+            redacted_by: None,
+            replaces: None,
+            transaction: None,
+            content_at: built.content_at,
+            json: built.json,
+        };
+        let mut after = before.clone();
+        if let Some(state_key) = record.state_key.clone() {
+            let auth_record = AuthRecord {
+                number,
+                event_id: record.event_id.clone(),
+                event_type: record.event_type.clone(),
+                state_key: Some(state_key),
+                sender: sender.id.to_string(),
+                origin_server_ts,
+                depth,
+                auth: auth.iter().map(|(at, _)| at.get()).collect(),
+                rejected: false,
+                follows_create: matches!(&parents[..], [parent] if self.is_create(parent.number)),
+                has_parents: !parents.is_empty(),
+                content: relevant,
+            };
+            let at = self.admit_state(&auth_record, &before)?;
+            AUTH_EVENTS.put(&mut self.batch, &(room.number, at.get()), &auth_record);
+            record.replaces = self.replaced(at, &before);
+            after = self.state_with(at, &before).await?;
+            let event = Arc::new(StateEvent::stored(&record)?);
+            self.graph.events.insert(number, event);
+        }
+        self.dirty = true;
+        self.graph.next = EventNumber(number.0 + 1);
+        self.note_states(number, &before, &after);
+        let event_id = record.event_id.clone();
+        let had_others = self.has_others();
+        let tip = Extremity { number, event_id: event_id.clone(), depth, after };
+        let removed: Vec<EventNumber> = parents.iter().map(|parent| parent.number).collect();
+        let known = Known {
+            number,
+            verdict: Verdict::Accepted,
+            rejected: false,
+            after: Some(tip.after.clone()),
+            prev_events: None,
+        };
+        self.ledger.note_recent(event_id.clone(), known);
+        let (current, members) = self.extend(tip, &removed).await?;
+        let outbox = had_others || self.has_others() || members.iter().any(|one| !one.is_local);
+        let shown = Shown::Live;
+        self.added.push(Added { number, record, shown, current, members, outbox });
         Ok((number, event_id))
+    }
+
+    /// Adds a state event to the table if the rules let it be sent in `before`.
+    fn admit_state(&mut self, record: &AuthRecord, before: &State) -> Result<EventIx, RoomError> {
+        let mut table = self.table.write();
+        let at = table.insert(record).map_err(|_| CORRUPT)?;
+        let verdict =
+            table.room().check_state_independent(at).and_then(|()| table.check(at, &before.map));
+        if let Err(why) = verdict {
+            table.retract(at);
+            return Err(forbidden(&why));
+        }
+        drop(table);
+        // From here on it must be written.
+        self.dirty = true;
+        Ok(at)
+    }
+
+    /// The event that holds the key of the event `at` in `state`.
+    pub(super) fn replaced(&self, at: EventIx, state: &State) -> Option<EventNumber> {
+        let table = self.table.read();
+        let replaced = state.map.get(table.room().key_of(at)?)?;
+        Some(table.number(replaced))
+    }
+
+    /// The state after the state event `at` that is sent in `before`, written down.
+    pub(super) async fn state_with(
+        &mut self,
+        at: EventIx,
+        before: &State,
+    ) -> Result<State, RoomError> {
+        let key = self.table.read().room().key_of(at).ok_or(CORRUPT)?;
+        let mut map = before.map.clone();
+        map.insert(key, at);
+        self.new_state(before, map, &[(key, Some(at))]).await
+    }
+
+    /// Writes down a state that comes after another by some changes.
+    pub(super) async fn new_state(
+        &mut self,
+        before: &State,
+        map: state_resolution::StateMap,
+        changes: &[state_resolution::snapshot::Change],
+    ) -> Result<State, RoomError> {
+        let id = self.graph.next_snapshot;
+        self.dirty = true;
+        self.graph.next_snapshot = SnapshotNumber(id.0 + 1);
+        self.snapshots.push(id);
+        let state = State { id, map };
+        let (rooms, room) = (self.rooms.clone(), Arc::clone(&self.room));
+        rooms.write_snapshot(&room, &mut self.batch, Some(before.id), changes, &state).await?;
+        Ok(state)
+    }
+
+    /// Writes down the state that every room begins with.
+    pub(super) async fn write_root(&mut self) -> Result<(), RoomError> {
+        let first = State::empty();
+        self.dirty = true;
+        self.snapshots.push(first.id);
+        let (rooms, room) = (self.rooms.clone(), Arc::clone(&self.room));
+        rooms.write_snapshot(&room, &mut self.batch, None, &[], &first).await
+    }
+
+    /// Notes the states around an event, unless they follow from those of the one before it.
+    pub(super) fn note_states(&mut self, number: EventNumber, before: &State, after: &State) {
+        if before.id == self.graph.pointer && after.id == self.graph.pointer {
+            return;
+        }
+        let states = EventState { before: before.id, after: after.id };
+        EVENT_STATES.put(&mut self.batch, &(self.room.number, number), &states);
+        self.graph.pointer = after.id;
+    }
+
+    /// The same for an event that was an outlier, whose number is older than the last.
+    pub(super) fn rewrite_states(&mut self, number: EventNumber, before: &State, after: &State) {
+        let states = EventState { before: before.id, after: after.id };
+        EVENT_STATES.put(&mut self.batch, &(self.room.number, number), &states);
+    }
+
+    fn is_create(&self, number: EventNumber) -> bool {
+        let table = self.table.read();
+        table.room().create_event().is_some_and(|create| table.number(create) == number)
+    }
+
+    /// Whether there are members on other servers.
+    fn has_others(&self) -> bool {
+        let servers = self.room.servers.read();
+        servers.keys().any(|server| server != self.rooms.server_name())
+    }
+
+    /// The state that several events lead to together.
+    async fn state_after(&mut self, parents: &[Extremity]) -> Result<State, RoomError> {
+        if parents.len() == self.graph.extremities.len() {
+            return Ok(self.graph.current.clone());
+        }
+        let states: Vec<State> = parents.iter().map(|parent| parent.after.clone()).collect();
+        self.resolve(states).await
+    }
+
+    /// One state out of several.
+    pub(super) async fn resolve(&mut self, mut states: Vec<State>) -> Result<State, RoomError> {
+        states.sort_by_key(|state| state.id);
+        states.dedup_by_key(|state| state.id);
+        if states.len() <= 1 {
+            return Ok(states.pop().unwrap_or_else(State::empty));
+        }
+        let ids: Vec<SnapshotNumber> = states.iter().map(|state| state.id).collect();
+        if let Some((_, known)) = self.graph.resolved.as_ref().filter(|(known, _)| *known == ids) {
+            return Ok(known.clone());
+        }
+        let resolved = {
+            let maps: Vec<_> = states.iter().map(|state| &state.map).collect();
+            let table = self.table.read();
+            let graph = &mut *self.graph;
+            let room = table.room();
+            room.resolve_cached(&maps, &mut graph.scratch, &mut graph.conflicts)
+                .map_err(|_| CORRUPT)?
+        };
+        let state = if let Some(same) = states.iter().find(|one| one.map == resolved.state) {
+            same.clone()
+        } else {
+            let closest = states.get(resolved.closest).ok_or(CORRUPT)?;
+            self.resolved_state(closest, resolved.state).await?
+        };
+        self.graph.resolved = Some((ids, state.clone()));
+        Ok(state)
+    }
+
+    /// A state that resolution led to, as it was written down before or now.
+    async fn resolved_state(
+        &mut self,
+        closest: &State,
+        map: state_resolution::StateMap,
+    ) -> Result<State, RoomError> {
+        let hash = self.rooms.fingerprint(&map).await?;
+        if let Some(id) = self.rooms.known_snapshot(&self.room, hash, &map).await? {
+            return Ok(State { id, map });
+        }
+        let changes: Vec<_> =
+            differences(&closest.map, &map).into_iter().map(|(key, _, new)| (key, new)).collect();
+        let state = self.new_state(closest, map, &changes).await?;
+        STATE_HASHES.put(&mut self.batch, &(self.room.number, hash), &state.id);
+        Ok(state)
+    }
+
+    /// Puts an accepted event at the end of the graph in place of others. The current state, if it
+    /// is another one now, and whose memberships changed by it.
+    pub(super) async fn extend(
+        &mut self,
+        tip: Extremity,
+        removed: &[EventNumber],
+    ) -> Result<(Option<SnapshotNumber>, Vec<MemberChange>), RoomError> {
+        let room = self.room.number;
+        self.dirty = true;
+        self.graph.extremities.retain(|old| {
+            let keep = !removed.contains(&old.number);
+            if !keep {
+                FORWARD_EXTREMITIES.delete(&mut self.batch, &(room, old.number));
+            }
+            keep
+        });
+        FORWARD_EXTREMITIES.put(&mut self.batch, &(room, tip.number), &());
+        self.graph.extremities.push(tip);
+        self.cap_extremities();
+        let states: Vec<State> =
+            self.graph.extremities.iter().map(|tip| tip.after.clone()).collect();
+        let current = self.resolve(states).await?;
+        if current.id == self.graph.current.id {
+            return Ok((None, Vec::new()));
+        }
+        let id = current.id;
+        Ok((Some(id), self.change_current(current).await?))
+    }
+
+    /// Keeps the number of ends bounded: those go first that have a state in common with another,
+    /// then the oldest.
+    fn cap_extremities(&mut self) {
+        while self.graph.extremities.len() > MAX_EXTREMITIES {
+            let tips = &self.graph.extremities;
+            let has_twin = |at: &usize| {
+                let id = tips.get(*at).map(|tip| tip.after.id);
+                tips.iter().filter(|tip| Some(tip.after.id) == id).count() > 1
+            };
+            let at = (0..tips.len() - 1).find(has_twin).unwrap_or(0);
+            let gone = self.graph.extremities.remove(at);
+            FORWARD_EXTREMITIES.delete(&mut self.batch, &(self.room.number, gone.number));
+        }
+    }
+
+    /// Makes another state the current one, with all that is indexed by it.
+    async fn change_current(&mut self, new: State) -> Result<Vec<MemberChange>, RoomError> {
+        struct Changed {
+            event_type: String,
+            state_key: String,
+            old: Option<Membership>,
+            new: Option<(EventNumber, Option<Membership>)>,
+        }
+        let room = self.room.number;
+        let changed: Vec<Changed> = {
+            let table = self.table.read();
+            differences(&self.graph.current.map, &new.map)
+                .into_iter()
+                .map(|(key, old, new)| {
+                    let (event_type, state_key) = table.room().key_name(key);
+                    Changed {
+                        event_type: event_type.to_owned(),
+                        state_key: state_key.to_owned(),
+                        old: old.and_then(|old| table.membership(old)),
+                        new: new.map(|new| (table.number(new), table.membership(new))),
+                    }
+                })
+                .collect()
+        };
+        self.graph.current = new;
+        let mut members = Vec::new();
+        for Changed { event_type, state_key, old, new } in changed {
+            let key = (room, event_type.as_str(), state_key.as_str());
+            match new {
+                Some((number, _)) => CURRENT_STATE.put(&mut self.batch, &key, &number),
+                None => CURRENT_STATE.delete(&mut self.batch, &key),
+            }
+            if event_type == "m.room.member"
+                && let Ok(user) = UserId::parse(&state_key)
+            {
+                members.extend(self.member_change(&user, old, new).await?);
+            }
+        }
+        Ok(members)
+    }
+
+    async fn member_change(
+        &mut self,
+        user_id: &UserId,
+        old: Option<Membership>,
+        new: Option<(EventNumber, Option<Membership>)>,
+    ) -> Result<Option<MemberChange>, RoomError> {
+        let (event, new) = new.unwrap_or((EventNumber(0), None));
+        if old.is_none() && new.is_none() {
+            return Ok(None);
+        }
+        let is_local = self.rooms.is_local(user_id);
+        let user = self.rooms.db().users().intern(self.rooms.db(), user_id).await?;
+        let outside = matches!(new, Some(Membership::Invite | Membership::Knock));
+        let stripped_state = if outside { self.stripped_state(event).await? } else { "".into() };
+        let joined = |membership| u64::from(membership == Some(Membership::Join));
+        if joined(old) != joined(new) {
+            self.count_member(user_id.server_name().to_owned(), new == Some(Membership::Join));
+        }
+        Ok(Some(MemberChange { user, is_local, old, new, event, stripped_state }))
+    }
+
+    fn count_member(&mut self, server: OwnedServerName, joined: bool) {
+        let mut servers = self.room.servers.write();
+        let count = servers.get(&server).copied().unwrap_or(0);
+        let count = if joined { count + 1 } else { count.saturating_sub(1) };
+        let key = (self.room.number, &*server);
+        if count == 0 {
+            ROOM_SERVERS.delete(&mut self.batch, &key);
+            servers.remove(&server);
+        } else {
+            ROOM_SERVERS.put(&mut self.batch, &key, &count);
+            servers.insert(server, count);
+        }
     }
 
     /// Replaces a stored event by its redacted form.
@@ -286,44 +636,17 @@ impl RoomWriter {
         super::indexes::redacted(&mut self.batch, self.room.number, &record);
         let redacted = super::redaction::redacted(record, by, &self.room.rules)?;
         if redacted.is_state() {
-            let event = AuthEvent::stored(target, &self.room.id, &redacted, &self.room.rules)?;
-            self.graph.replace_content(event);
+            let event = StateEvent::stored(&redacted)?;
+            self.graph.events.insert(target, Arc::new(event));
         }
         EVENTS.put(&mut self.batch, &(self.room.number, target), &redacted);
         Ok(())
     }
 
-    async fn member_change(
-        &mut self,
-        event: &AuthEvent,
-        replaced: Option<&AuthEvent>,
-    ) -> Result<Option<MemberChange>, RoomError> {
-        if event.event_type != TimelineEventType::RoomMember {
-            return Ok(None);
-        }
-        let Some(new) = event.membership() else { return Ok(None) };
-        let user_id = event.state_key.as_deref().and_then(|key| UserId::parse(key).ok());
-        // The rules let no event pass whose state key is no user ID.
-        let Some(user_id) = user_id else { return Ok(None) };
-        let user = self.rooms.db().users().intern(self.rooms.db(), &*user_id).await?;
-        let stripped_state = if matches!(new, Membership::Invite | Membership::Knock) {
-            self.stripped_state(event).await?
-        } else {
-            "".into()
-        };
-        Ok(Some(MemberChange {
-            user,
-            is_local: user_id.server_name() == self.rooms.server_name(),
-            old: replaced.and_then(AuthEvent::membership),
-            new,
-            stripped_state,
-        }))
-    }
-
     /// What somebody who is not in the room may know of it: an array of stripped state events.
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
-    async fn stripped_state(&mut self, member: &AuthEvent) -> Result<Box<str>, RoomError> {
+    async fn stripped_state(&mut self, member: EventNumber) -> Result<Box<str>, RoomError> {
         const SHOWN: [&str; 8] = [
             "m.room.create",
             "m.room.name",
@@ -334,149 +657,61 @@ impl RoomWriter {
             "m.room.encryption",
             "m.room.history_visibility",
         ];
+        let member = self.state_event(member).await?;
         let mut out = "[".to_owned();
         for event_type in SHOWN {
             if let Some(event) = self.state(event_type, "").await? {
                 push_stripped(&mut out, &event);
             }
         }
-        if member.state_key.as_deref() != Some(member.sender.as_str())
+        if member.state_key != member.sender.as_str()
             && let Some(inviter) = self.state("m.room.member", member.sender.as_str()).await?
         {
             push_stripped(&mut out, &inviter);
         }
-        push_stripped(&mut out, member);
+        push_stripped(&mut out, &member);
         out.push(']');
         Ok(out.into())
     }
 
-    /// Queues the change, gives the room to the next writer, and waits until it is on disk.
-    ///
-    /// # Errors
-    /// [`RoomError::Storage`] with a failed precondition if the transaction is answered already, or
-    /// if a change that this one builds on failed.
-    pub(super) async fn commit(mut self) -> Result<(), RoomError> {
-        let rooms = self.rooms.clone();
-        let db = rooms.db();
-        let room = Arc::clone(&self.room);
-        let mut positions = Vec::with_capacity(self.added.len());
-        for _ in &self.added {
-            positions.push(db.position().await?);
+    /// The ID of a new event, for room versions in which it is chosen.
+    pub(super) fn chosen_id(&self) -> Option<OwnedEventId> {
+        if self.room.rules.event_id_format != EventIdFormatVersion::V1 {
+            return None;
         }
-        // Nothing waits from here on until the batch is queued.
-        let mut affected = Vec::new();
-        let mut last_position = 0;
-        let transaction = self.transaction.take();
-        for (added, position) in std::mem::take(&mut self.added).into_iter().zip(positions) {
-            last_position = position.value();
-            affected.extend(added.member.as_ref().map(|member| member.user));
-            self.write(added, position.value(), transaction.as_ref());
-            self.batch.hold(position);
-        }
-        if self.head.0 == 1 {
-            ROOM_HEADS.require_absent(&mut self.batch, &room.number);
-            let record = RoomRecord { version: room.version.clone(), create: 1 };
-            ROOMS.put(&mut self.batch, &room.number, &Json(record));
-        } else {
-            ROOM_HEADS.require_equals(&mut self.batch, &room.number, &self.head);
-        }
-        ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
-        self.batch.wake(room.local_members().iter().copied());
-        self.batch.wake(affected);
-        // Readers must not find the position visible and the room unchanged.
-        rooms.note_last_position(room.number, last_position);
-        room.in_flight.fetch_add(1, Ordering::AcqRel);
-        let pending = db.enqueue(std::mem::take(&mut self.batch));
-        self.dirty = false;
-        drop(self);
-
-        // In a task of its own: the outcome is noted even if nobody waits for the answer any more.
-        let outcome = tokio::spawn(async move {
-            let outcome = pending.await;
-            if outcome.is_err() {
-                room.failed.store(true, Ordering::Release);
-            }
-            room.in_flight.fetch_sub(1, Ordering::AcqRel);
-            outcome
-        });
-        let outcome =
-            outcome.await.map_err(|error| StorageError::Engine { source: Arc::new(error) });
-        Ok(outcome??)
+        let random = self.rooms.shared.random.token::<18>();
+        EventId::parse(format!("${random}:{}", self.rooms.server_name())).ok()
     }
 
-    /// The rows of one event.
-    fn write(&mut self, added: Added, position: u64, transaction: Option<&Transaction>) {
-        let room = self.room.number;
-        let batch = &mut self.batch;
-        let number = added.number;
-        EVENT_IDS.put(batch, &added.built.event_id, &(room, number));
-        // A position is below 2⁶³: one is handed out at a time.
-        TIMELINE.put(batch, &(room, i64::try_from(position).unwrap_or(i64::MAX)), &number);
-        if let Some(transaction) = transaction {
-            TRANSACTIONS.require_absent(batch, &transaction.key());
-            TRANSACTIONS.put(batch, &transaction.key(), &added.built.event_id);
+    /// What a new event writes of those that it refers to.
+    pub(super) async fn references(
+        &self,
+        ids: Vec<OwnedEventId>,
+    ) -> Result<Vec<Reference>, RoomError> {
+        if self.room.rules.event_id_format != EventIdFormatVersion::V1 {
+            return Ok(ids.into_iter().map(Reference::from).collect());
         }
-        if let Some(state_key) = &added.draft.state_key {
-            let event_type = added.draft.event_type.as_str();
-            CURRENT_STATE.put(batch, &(room, event_type, state_key.as_str()), &number);
-            STATE_HISTORY.put(batch, &(room, event_type, state_key.as_str(), position), &number);
-            let change = StateChange { event: number, replaces: added.replaces };
-            STATE_CHANGES.put(batch, &(room, position), &change);
-        }
-        if let Some(member) = added.member {
-            if let Some(old) = member.old.filter(|old| *old != member.new) {
-                ROOM_MEMBERS.delete(batch, &(room, old, member.user));
-            }
-            ROOM_MEMBERS.put(batch, &(room, member.new, member.user), &number);
-            let user_room = UserRoom {
-                membership: member.new,
-                event: number,
-                position,
-                forgotten: false,
-                was_joined: member.old == Some(Membership::Join),
-                stripped_state: member.stripped_state,
+        let mut references = Vec::with_capacity(ids.len());
+        for id in ids {
+            let queued = self.added.iter().find(|added| added.record.event_id == id);
+            let json = match queued {
+                Some(added) => added.record.json.clone(),
+                None => self.rooms.stored(&self.room, &id).await?.1.json,
             };
-            USER_ROOMS.put(batch, &(member.user, room), &user_room);
-            if member.is_local {
-                self.room.set_local_member(member.user, member.new == Membership::Join);
-            }
+            let object = serde_json::from_str(&json).map_err(|_| CORRUPT)?;
+            let hash = reference_hash(&object, &self.room.rules).map_err(|_| CORRUPT)?;
+            references.push(Reference { id, hash: Some(hash) });
         }
-        let record = EventRecord {
-            event_id: added.built.event_id,
-            sender: added.sender,
-            sender_id: added.sender_id,
-            event_type: added.draft.event_type,
-            state_key: added.draft.state_key,
-            depth: added.depth,
-            origin_server_ts: added.origin_server_ts,
-            position,
-            rejected: false,
-            soft_failed: false,
-            outlier: false,
-            redacted_by: None,
-            redacts: added.redacts,
-            replaces: added.replaces,
-            transaction: transaction.map(|t| (t.device.1.clone(), t.id.clone())),
-            content_at: added.built.content_at,
-            json: added.built.json,
-        };
-        let key = i64::try_from(position).unwrap_or(i64::MAX);
-        super::indexes::added(&mut self.batch, room, key, number, &record);
-        EVENTS.put(&mut self.batch, &(room, number), &record);
+        Ok(references)
     }
 }
 
-/// The newest extremities, as many as an event may refer to, and the event numbers of the others.
-fn prev_events(
-    extremities: &[(EventNumber, OwnedEventId)],
-) -> (Vec<OwnedEventId>, Vec<EventNumber>) {
-    let mut newest_first: Vec<_> = extremities.iter().collect();
-    newest_first.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-    let (taken, kept) = newest_first.split_at(newest_first.len().min(MAX_PREV_EVENTS));
-    (
-        taken.iter().map(|(_, id)| id.clone()).collect(),
-        kept.iter().map(|(number, _)| *number).collect(),
-    )
+/// The newest extremities, as many as an event may refer to.
+fn newest(extremities: &[Extremity]) -> Vec<Extremity> {
+    let mut newest_first = extremities.to_vec();
+    newest_first.sort_by_key(|tip| std::cmp::Reverse(tip.number));
+    newest_first.truncate(MAX_PREV_EVENTS);
+    newest_first
 }
 
 /// The event that a redaction redacts, from where the room version keeps it.
@@ -492,7 +727,7 @@ fn redacted_by(draft: &Draft, room: &Room) -> Option<OwnedEventId> {
     }
 }
 
-fn push_stripped(out: &mut String, event: &AuthEvent) {
+fn push_stripped(out: &mut String, event: &StateEvent) {
     if out.len() > 1 {
         out.push(',');
     }
@@ -501,8 +736,8 @@ fn push_stripped(out: &mut String, event: &AuthEvent) {
     out.push_str(",\"sender\":");
     event::push_text(out, event.sender.as_str());
     out.push_str(",\"state_key\":");
-    event::push_text(out, event.state_key.as_deref().unwrap_or_default());
+    event::push_text(out, &event.state_key);
     out.push_str(",\"type\":");
-    event::push_text(out, &event.event_type.to_string());
+    event::push_text(out, &event.event_type);
     out.push('}');
 }

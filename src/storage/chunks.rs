@@ -34,6 +34,12 @@ impl<K: Key + Clone> Chunks<K> {
         Ok(Some(value))
     }
 
+    /// Queues an insertion at a key that was never used.
+    pub(crate) fn put_new(&self, batch: &mut Batch, key: &K, value: &[u8]) {
+        self.put_pieces(batch, key, value);
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "no table replaces values that large yet"))]
     /// Queues an insertion or replacement. Reads what is there now, to remove what the new value
     /// does not replace: nobody else may write this key until the batch is committed.
     pub(crate) async fn put(
@@ -43,6 +49,12 @@ impl<K: Key + Clone> Chunks<K> {
         key: &K,
         value: &[u8],
     ) -> Result<(), StorageError> {
+        let count = self.put_pieces(batch, key, value);
+        self.delete_from(at, batch, key, count).await
+    }
+
+    /// How many pieces there are.
+    fn put_pieces(&self, batch: &mut Batch, key: &K, value: &[u8]) -> u32 {
         let mut whole = Vec::with_capacity(HEADER_BYTES + value.len());
         (value.len() as u64).to_bytes(&mut whole);
         whole.extend_from_slice(value);
@@ -51,9 +63,10 @@ impl<K: Key + Clone> Chunks<K> {
             self.0.put(batch, &(key, count), &piece.to_vec());
             count += 1;
         }
-        self.delete_from(at, batch, key, count).await
+        count
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "no table deletes values that large yet"))]
     /// Queues a deletion, under the same condition as [`Chunks::put`].
     pub(crate) async fn delete(
         &self,

@@ -7,8 +7,7 @@
 mod batch;
 #[cfg(feature = "bench")]
 pub mod bench;
-#[cfg_attr(not(test), expect(dead_code, reason = "no table holds values that large yet"))]
-mod chunks;
+pub(crate) mod chunks;
 mod engine;
 pub(crate) mod intern;
 pub(crate) mod key;

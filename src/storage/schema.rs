@@ -4,7 +4,8 @@
 //! the rest.
 
 use ruma::{
-    OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedTransactionId, OwnedUserId,
+    OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName,
+    OwnedTransactionId, OwnedUserId,
 };
 
 use super::{
@@ -16,10 +17,11 @@ use super::{
 use crate::{
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
     rooms::{
+        auth_record::{AuthRecord, EventState, SnapshotNumber},
         receipts::{Receipt, ReceiptSlot},
         record::{
             AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord,
-            StateChange, UserRoom,
+            UserRoom,
         },
         relations::{Relation, RelationKind},
     },
@@ -117,14 +119,32 @@ tables! {
     TIMELINE = Timeline "timeline" [Layout::NUMBERS.prefix(8)]: (RoomNumber, i64) => EventNumber;
     /// The accepted events that no accepted event refers to yet.
     FORWARD_EXTREMITIES = ForwardExtremities "forward_extremities": (RoomNumber, EventNumber) => ();
-    /// A room's current state by (type, state key).
+    /// A room's current state by (type, state key): the newest of `current_states`, so that single
+    /// events of many rooms are found without reading their tables.
     CURRENT_STATE = CurrentState "current_state" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, String) => EventNumber;
-    /// Every event that ever held a (type, state key) of a room's current state, by the stream
-    /// position from which on it did.
-    STATE_HISTORY = StateHistory "state_history" [Layout::NUMBERS.prefix(8)]:
-        (RoomNumber, String, String, u64) => EventNumber;
-    /// The changes of a room's current state, by stream position.
-    STATE_CHANGES = StateChanges "state_changes" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64) => StateChange;
+    /// A room's state events and what authorizes them, each after those it cites: what the
+    /// authorization rules and state resolution work on.
+    AUTH_EVENTS = AuthEvents "auth_events" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u32) => AuthRecord;
+    /// States of a room, in pieces, each as a change of an earlier one. Never changed.
+    STATE_SNAPSHOTS = StateSnapshots "state_snapshots" [Layout::NUMBERS.prefix(8)]:
+        ((RoomNumber, SnapshotNumber), u32) => Vec<u8>;
+    /// The states that resolution led to, by a keyed hash of their entries.
+    STATE_HASHES = StateHashes "state_hashes": (RoomNumber, u64) => SnapshotNumber;
+    /// The states before and after an event. One that is not here did not change the state that
+    /// the last one before it here led to.
+    EVENT_STATES = EventStates "event_states" [Layout::NUMBERS.prefix(8)]: (RoomNumber, EventNumber) => EventState;
+    /// The current state of a room from a stream position on.
+    CURRENT_STATES = CurrentStates "current_states" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64) => SnapshotNumber;
+    /// The memberships of a user of this server in a room, by the stream position from which on
+    /// they held.
+    MEMBERSHIPS = Memberships "memberships" [Layout::NUMBERS.prefix(8)]: (RoomNumber, UserNumber, u64) => Membership;
+    /// How many members of a room are on a server.
+    ROOM_SERVERS = RoomServers "room_servers" [Layout::NUMBERS.prefix(8)]: (RoomNumber, OwnedServerName) => u64;
+    /// Events that events of the room refer to and that are not here, or as outliers only.
+    BACKWARD_EXTREMITIES = BackwardExtremities "backward_extremities" [Layout::NUMBERS.prefix(8)]:
+        (RoomNumber, OwnedEventId) => ();
+    /// Events of this server's users, by stream position, that other servers are still to get.
+    OUTBOX = Outbox "outbox": u64 => (RoomNumber, EventNumber);
     /// The rooms that a user was ever invited to, joined or knocked on.
     USER_ROOMS = UserRooms "user_rooms" [Layout::TEXT.prefix(8)]: (UserNumber, RoomNumber) => UserRoom;
     /// A room's members by their current membership.

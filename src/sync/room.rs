@@ -144,6 +144,10 @@ impl RoomReader<'_> {
                 }
                 _ => rooms.state_at(self.at, &self.room, upto).await?,
             };
+            if upto < until {
+                let later = rooms.state_delta(self.at, &self.room, upto, until).await?;
+                add_unseen_changes(&mut state, &stretch.events, later);
+            }
             if filter.lazy_load_members() {
                 keep_relevant_members(&mut state, &self.session.user_id, &stretch.events);
                 self.add_senders(&mut state, &stretch.events, upto).await?;
@@ -297,6 +301,23 @@ fn keep_relevant_members(state: &mut Numbered, user_id: &UserId, timeline: &Numb
         }
         _ => true,
     });
+}
+
+/// Adds the changes of the state that no event of the timeline shows: what state resolution led to.
+/// A client that applies `state` and then the timeline comes to the state at its end.
+fn add_unseen_changes(state: &mut Numbered, timeline: &Numbered, later: Numbered) {
+    let shown: HashSet<EventNumber> = timeline.iter().map(|(number, _)| *number).collect();
+    for (number, event) in later {
+        if shown.contains(&number) {
+            continue;
+        }
+        let same = |(_, old): &(EventNumber, EventRecord)| {
+            event.event_type == old.event_type && event.state_key == old.state_key
+        };
+        // Where the timeline shows another event of that key, a client lets it win in any case.
+        state.retain(|old| !same(old));
+        state.push((number, event));
+    }
 }
 
 fn raw(value: &serde_json::Value) -> Box<RawValue> {

@@ -45,7 +45,7 @@ mod tables;
 #[cfg(test)]
 mod testing;
 
-pub use auth::{NoSignatures, Rejection, Rule, Signatures, StateView, Verdict};
+pub use auth::{NoSignatures, Power, Rejection, Rule, Signatures, StateView, Verdict};
 pub use content::Membership;
 pub use ids::{EventIx, KeyIx};
 pub use input::{

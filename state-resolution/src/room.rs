@@ -388,7 +388,7 @@ impl Room {
         input.room_id == Some(&*self.id)
     }
 
-    fn resolve_auth_events(
+    pub(crate) fn resolve_auth_events(
         &self,
         kind: Kind,
         input: &EventInput<'_>,

@@ -1,7 +1,7 @@
 //! The rules that look at the event and at what it cites, not at the state.
 
 use crate::{
-    auth::{Rejection, Rule, Verdict, select},
+    auth::{Rejection, Rule, Subject, Verdict, select},
     content::{Authoriser, Content, Kind},
     ids::EventIx,
     room::{HAS_PREV_EVENTS, HAS_ROOM_ID, ROOM_IS_SENDERS, Room},
@@ -26,7 +26,7 @@ impl Room {
         if self.get(event).kind == Kind::Create {
             return self.check_create(event);
         }
-        self.check_auth_selection(event)?;
+        self.check_selection(&self.subject(event), self.auth_events(event))?;
         self.check_authoriser(event)
     }
 
@@ -68,7 +68,11 @@ impl Room {
     }
 
     /// "Considering the event's `auth_events`:"
-    fn check_auth_selection(&self, ix: EventIx) -> Verdict {
+    pub(crate) fn check_selection(
+        &self,
+        subject: &Subject<'_>,
+        auth_events: &[EventIx],
+    ) -> Verdict {
         let rules = &self.rules().auth;
         // "If the event's `room_id` is not an event ID for an accepted (not rejected)
         // `m.room.create` event, with the sigil `!` instead of `$`, reject." (since version 12)
@@ -78,8 +82,7 @@ impl Room {
                 return Err(Rejection::by(Rule::CreateNotAccepted, create));
             }
         }
-        let expected = select::keys(self, &self.subject(ix))?;
-        let auth_events = self.auth_events(ix);
+        let expected = select::keys(self, subject)?;
         for (position, auth) in auth_events.iter().enumerate() {
             let key = self.key_of(*auth);
             // "If there are duplicate entries for a given `type` and `state_key` pair, reject."

@@ -13,6 +13,7 @@
 mod independent;
 mod levels;
 mod member;
+mod powers;
 mod rule;
 mod select;
 mod signatures;
@@ -25,7 +26,7 @@ use crate::{
     content::Content,
     grammar::domain,
     ids::{EventIx, KeyIx},
-    input::EventInput,
+    input::{EventInput, InsertError},
     power_levels::NamedLevel,
     room::{Event, FOREIGN_STATE_KEY, REDACTS_OWN_DOMAIN, Room},
 };
@@ -33,7 +34,8 @@ use crate::{
 pub use rule::{Rejection, Rule, Verdict};
 pub(crate) use select::keys as select_keys;
 pub use signatures::{NoSignatures, Signatures};
-pub(crate) use view::{AuthEvents, Power, View, power, required};
+pub use view::Power;
+pub(crate) use view::{AuthEvents, CitedEvents, View, power, required};
 
 /// A state to check against: which event stands at a state key.
 pub trait StateView {
@@ -100,6 +102,35 @@ impl Room {
             content: &Content::Plain,
         };
         check(self, &subject, state)
+    }
+
+    /// Checks a message event, which has no state key and is not in the table, by the rules on the
+    /// choice of auth events, and against the state that they make up.
+    ///
+    /// # Errors
+    /// [`InsertError::MissingAuth`] if events it cites are not in the table. Inside, the rule that
+    /// rejects the event.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu>
+    pub fn check_message_auth_events(
+        &self,
+        input: &EventInput<'_>,
+    ) -> Result<Verdict, InsertError> {
+        let subject = Subject {
+            event: self.message(input),
+            ix: None,
+            sender: input.sender,
+            content: &Content::Plain,
+        };
+        let kind = subject.event.kind;
+        let cited = self.resolve_auth_events(kind, input)?;
+        if kind == Kind::Create {
+            // A create event is a state event; this one is none and comes after others.
+            return Ok(Err(Rule::CreateHasParents.into()));
+        }
+        Ok(self
+            .check_selection(&subject, &cited)
+            .and_then(|()| check(self, &subject, &CitedEvents { room: self, cited: &cited })))
     }
 
     pub(crate) fn subject(&self, ix: EventIx) -> Subject<'_> {

@@ -11,8 +11,10 @@ use crate::{
 
 /// What a user can do: creators of version 12 stand above every number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Power {
+pub enum Power {
+    /// What the power levels give.
     Level(i64),
+    /// A creator of a room whose version puts creators above every number.
     Creator,
 }
 
@@ -89,10 +91,19 @@ impl<'a, S: StateView> View<'a, S> {
 
 /// "A given event type has an associated *required power level*."
 pub(crate) fn required(levels: Levels<'_>, event: &Event) -> i64 {
+    let event_type = (event.of_type != TypeIx(NONE)).then_some(event.of_type);
+    required_level(levels, event_type, event.key().is_some())
+}
+
+/// The level that events of a type take; none for a type the room never heard of.
+pub(crate) fn required_level(
+    levels: Levels<'_>,
+    event_type: Option<TypeIx>,
+    is_state: bool,
+) -> i64 {
     static DEFAULTS: std::sync::LazyLock<PowerLevels> =
         std::sync::LazyLock::new(PowerLevels::default);
-    let event_type = (event.of_type != TypeIx(NONE)).then_some(event.of_type);
-    levels.map_or(&*DEFAULTS, |(_, levels)| levels).required(event_type, event.key().is_some())
+    levels.map_or(&*DEFAULTS, |(_, levels)| levels).required(event_type, is_state)
 }
 
 /// The level `user` acts with.
@@ -120,7 +131,19 @@ pub(crate) struct AuthEvents<'a> {
 
 impl StateView for AuthEvents<'_> {
     fn get(&self, key: KeyIx) -> Option<EventIx> {
-        let auth = self.room.auth_events(self.event).iter().copied().filter(|auth| {
+        CitedEvents { room: self.room, cited: self.room.auth_events(self.event) }.get(key)
+    }
+}
+
+/// The state that these events make up, without rejected ones.
+pub(crate) struct CitedEvents<'a> {
+    pub(crate) room: &'a Room,
+    pub(crate) cited: &'a [EventIx],
+}
+
+impl StateView for CitedEvents<'_> {
+    fn get(&self, key: KeyIx) -> Option<EventIx> {
+        let auth = self.cited.iter().copied().filter(|auth| {
             let auth = self.room.get(*auth);
             auth.key == key.0 && !auth.has(REJECTED)
         });

@@ -1,0 +1,156 @@
+//! Writing a change: its rows, its positions, its one batch.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{
+    error::RoomError,
+    record::{Membership, RoomRecord, UserRoom},
+    writer::{Added, MemberChange, RoomWriter, Shown, Transaction},
+};
+use crate::storage::{
+    Json, StorageError,
+    schema::{
+        CURRENT_STATES, EVENT_IDS, EVENTS, MEMBERSHIPS, OUTBOX, ROOM_HEADS, ROOM_MEMBERS, ROOMS,
+        TIMELINE, TRANSACTIONS, USER_ROOMS,
+    },
+};
+
+impl RoomWriter {
+    /// Queues the change, gives the room to the next writer, and waits until it is on disk.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`] with a failed precondition if the transaction is answered already, or
+    /// if a change that this one builds on failed.
+    pub(super) async fn commit(mut self) -> Result<(), RoomError> {
+        let rooms = self.rooms.clone();
+        let db = rooms.db();
+        let room = Arc::clone(&self.room);
+        let live = self.added.iter().filter(|added| added.shown == Shown::Live).count();
+        let mut positions = Vec::with_capacity(live);
+        for _ in 0..live {
+            positions.push(db.position().await?);
+        }
+        let mut positions = positions.into_iter();
+        // Nothing waits from here on until the batch is queued.
+        let mut affected = Vec::new();
+        let mut last_position = None;
+        let mut to_send = false;
+        let transaction = self.transaction.take();
+        let mut events = Vec::with_capacity(self.added.len());
+        for added in std::mem::take(&mut self.added) {
+            events.push((added.record.event_id.clone(), added.record.verdict()));
+            affected.extend(added.members.iter().map(|member| member.user));
+            to_send |= added.outbox;
+            let position = match added.shown {
+                Shown::Live => positions.next(),
+                Shown::Backfilled(_) | Shown::Nowhere => None,
+            };
+            let value = position.as_ref().map_or(0, crate::storage::Position::value);
+            if value > 0 {
+                last_position = Some(value);
+            }
+            self.write(added, value, transaction.as_ref());
+            if let Some(position) = position {
+                self.batch.hold(position);
+            }
+        }
+        if self.head.0 == 1 {
+            ROOM_HEADS.require_absent(&mut self.batch, &room.number);
+        } else {
+            ROOM_HEADS.require_equals(&mut self.batch, &room.number, &self.head);
+        }
+        if self.founding {
+            let table = self.table.read();
+            let create = table.room().create_event().map_or(1, |create| table.number(create).0);
+            let record = RoomRecord { version: room.version.clone(), create };
+            ROOMS.put(&mut self.batch, &room.number, &Json(record));
+        }
+        ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
+        self.batch.wake(room.local_members().iter().copied());
+        self.batch.wake(affected);
+        // Readers must not find the position visible and the room unchanged.
+        if let Some(position) = last_position {
+            rooms.note_last_position(room.number, position);
+        }
+        room.in_flight.fetch_add(1, Ordering::AcqRel);
+        let pending = db.enqueue(std::mem::take(&mut self.batch));
+        let snapshots = std::mem::take(&mut self.snapshots);
+        self.dirty = false;
+        drop(self);
+
+        // In a task of its own: the outcome is noted even if nobody waits for the answer any more.
+        let outcome = tokio::spawn(async move {
+            let outcome = pending.await;
+            if outcome.is_err() {
+                room.failed.store(true, Ordering::Release);
+            } else {
+                rooms.written(&room, &snapshots, &events);
+                if to_send {
+                    rooms.shared.outbox_changed.notify_one();
+                }
+            }
+            room.in_flight.fetch_sub(1, Ordering::AcqRel);
+            outcome
+        });
+        let outcome =
+            outcome.await.map_err(|error| StorageError::Engine { source: Arc::new(error) });
+        Ok(outcome??)
+    }
+
+    /// The rows of one event.
+    fn write(&mut self, added: Added, position: u64, transaction: Option<&Transaction>) {
+        let room = self.room.number;
+        let Added { number, mut record, shown, current, members, outbox } = added;
+        let batch = &mut self.batch;
+        record.position = position;
+        if let Shown::Backfilled(key) = shown {
+            record.backfill_key = key;
+        }
+        EVENT_IDS.put(batch, &record.event_id, &(room, number));
+        if shown != Shown::Nowhere {
+            TIMELINE.put(batch, &(room, record.timeline_key()), &number);
+            super::indexes::added(batch, room, record.timeline_key(), number, &record);
+        }
+        if let Some(transaction) = transaction {
+            TRANSACTIONS.require_absent(batch, &transaction.key());
+            TRANSACTIONS.put(batch, &transaction.key(), &record.event_id);
+            record.transaction = Some((transaction.device.1.clone(), transaction.id.clone()));
+        }
+        if let Some(current) = current {
+            CURRENT_STATES.put(batch, &(room, position), &current);
+        }
+        if outbox {
+            OUTBOX.put(batch, &position, &(room, number));
+        }
+        EVENTS.put(batch, &(room, number), &record);
+        for member in members {
+            self.write_member(member, position);
+        }
+    }
+
+    fn write_member(&mut self, member: MemberChange, position: u64) {
+        let room = self.room.number;
+        let batch = &mut self.batch;
+        if let Some(old) = member.old.filter(|old| Some(*old) != member.new) {
+            ROOM_MEMBERS.delete(batch, &(room, old, member.user));
+        }
+        if let Some(new) = member.new {
+            ROOM_MEMBERS.put(batch, &(room, new, member.user), &member.event);
+        }
+        // Whoever has no member event any more is as one who left.
+        let membership = member.new.unwrap_or(Membership::Leave);
+        let user_room = UserRoom {
+            membership,
+            event: member.event,
+            position,
+            forgotten: false,
+            was_joined: member.old == Some(Membership::Join),
+            stripped_state: member.stripped_state,
+        };
+        USER_ROOMS.put(batch, &(member.user, room), &user_room);
+        if member.is_local {
+            MEMBERSHIPS.put(batch, &(room, member.user, position), &membership);
+            self.room.set_local_member(member.user, membership == Membership::Join);
+        }
+    }
+}

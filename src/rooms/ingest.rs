@@ -1,0 +1,651 @@
+//! Events that came from elsewhere: judged, placed in the graph, and kept whatever the verdict.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu>
+
+#![allow(dead_code, reason = "entry points of federation")]
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ruma::{EventId, OwnedEventId};
+use state_resolution::{EventIx, Rejection, StateMap};
+
+use super::{
+    Rooms,
+    auth::Message,
+    auth_record::{AuthRecord, SnapshotNumber, relevant_content},
+    error::RoomError,
+    pdu::Pdu,
+    record::{EventNumber, EventRecord},
+    room::{Extremity, Room, StateEvent},
+    state::{State, differences},
+    visibility::HistoryVisibility,
+    writer::{Added, RoomWriter, Shown},
+};
+use crate::storage::schema::{AUTH_EVENTS, BACKWARD_EXTREMITIES, EVENT_IDS, EVENTS};
+
+/// How many rejected and soft-failed events are looked behind for the accepted ones before them.
+const MAX_BEHIND: usize = 1_000;
+/// A batch of outliers is committed when it has this many bytes of JSON.
+const OUTLIERS_BYTES: usize = 1 << 20;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// It is part of the room.
+    Accepted,
+    /// It passed the rules when it was sent, but does not pass them now: nobody is shown it, and
+    /// no event is built on it here.
+    SoftFailed,
+    /// It failed the rules.
+    Rejected,
+    /// It is known only because others refer to it.
+    Outlier,
+}
+
+/// Accepted, or which other verdict, and why.
+type Judged = Result<(), (Verdict, String)>;
+
+/// What came of taking an event in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Ingested {
+    /// It was judged and stored now.
+    New {
+        /// The verdict.
+        verdict: Verdict,
+        /// The rule that it failed, if it did.
+        why: Option<String>,
+    },
+    /// It was there before, with this verdict.
+    Known(Verdict),
+    /// Nothing was stored: these are to be fetched first.
+    Missing {
+        /// For [`Rooms::ingest_outliers`].
+        auth_events: Vec<OwnedEventId>,
+        /// For [`Rooms::ingest`], oldest first, or else for [`Rooms::ingest_after_gap`].
+        prev_events: Vec<OwnedEventId>,
+    },
+}
+
+/// An event that is there.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) number: EventNumber,
+    pub(super) verdict: Verdict,
+    /// It failed the rules; of an outlier that is not its whole verdict.
+    pub(super) rejected: bool,
+    /// The state after it; none if it has to be read.
+    pub(super) after: Option<State>,
+    /// Its parents; none if they have to be read.
+    pub(super) prev_events: Option<Vec<OwnedEventId>>,
+}
+
+impl EventRecord {
+    /// What became of it.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self { outlier: true, .. } => Verdict::Outlier,
+            Self { rejected: true, .. } => Verdict::Rejected,
+            Self { soft_failed: true, .. } => Verdict::SoftFailed,
+            _ => Verdict::Accepted,
+        }
+    }
+}
+
+impl Rooms {
+    /// Takes in an event of a room that this server is in.
+    ///
+    /// # Errors
+    /// [`RoomError::BadEvent`] if it belongs to another room; no verdict is an error.
+    pub(crate) async fn ingest(&self, room: &Arc<Room>, pdu: &Pdu) -> Result<Ingested, RoomError> {
+        self.retried(|| self.try_ingest(room, pdu, None)).await
+    }
+
+    /// The same for an event whose parents are not all to be had: `state` is the state before it
+    /// as another server tells it. What is missing becomes a backward extremity.
+    ///
+    /// # Errors
+    /// As [`Rooms::ingest`].
+    pub(crate) async fn ingest_after_gap(
+        &self,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        state: &[OwnedEventId],
+    ) -> Result<Ingested, RoomError> {
+        self.retried(|| self.try_ingest(room, pdu, Some(state))).await
+    }
+
+    async fn try_ingest(
+        &self,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        given: Option<&[OwnedEventId]>,
+    ) -> Result<Ingested, RoomError> {
+        let mut writer = self.writer(room).await?;
+        let outcome = writer.ingest(pdu, given, Shown::Live).await?;
+        if matches!(outcome, Ingested::New { .. }) {
+            writer.commit().await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Stores events that others refer to: the state and the auth chain at some event, in any
+    /// order. Each is judged by the events that authorize it. Those that are here already stay as
+    /// they are. The IDs of auth events that are neither here nor among them; what cites those is
+    /// not stored.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn ingest_outliers(
+        &self,
+        room: &Arc<Room>,
+        pdus: &[Pdu],
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let sorted = in_auth_order(pdus);
+        let mut missing = BTreeSet::new();
+        let mut next = 0;
+        while next < sorted.len() {
+            let attempt = || async {
+                let mut writer = self.writer(room).await?;
+                let mut missing = Vec::new();
+                let (mut bytes, mut at) = (0, next);
+                while let Some(pdu) = sorted.get(at).filter(|_| bytes < OUTLIERS_BYTES) {
+                    missing.extend(writer.ingest_outlier(pdu).await?);
+                    bytes += pdu.json.len();
+                    at += 1;
+                }
+                if !writer.added.is_empty() {
+                    writer.commit().await?;
+                }
+                Ok((at, missing))
+            };
+            let (at, found) = self.retried(attempt).await?;
+            next = at;
+            missing.extend(found);
+        }
+        Ok(missing.into_iter().collect())
+    }
+
+    /// Those of these events that are not here at all.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn unknown_events(
+        &self,
+        room: &Room,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let rows = EVENT_IDS.multi_get(self.db(), ids).await?;
+        let is_here = |row: &Option<(_, EventNumber)>| {
+            row.as_ref().is_some_and(|(in_room, _)| *in_room == room.number)
+        };
+        let unknown = ids.iter().zip(rows).filter(|(_, row)| !is_here(row));
+        Ok(unknown.map(|(id, _)| id.clone()).collect())
+    }
+}
+
+/// The events in an order in which each comes after those that authorize it.
+fn in_auth_order(pdus: &[Pdu]) -> Vec<&Pdu> {
+    let by_id: std::collections::HashMap<&EventId, usize> =
+        pdus.iter().enumerate().map(|(at, pdu)| (&*pdu.event_id, at)).collect();
+    let mut sorted = Vec::with_capacity(pdus.len());
+    // Also marks those on the way: cycles, which chosen IDs allow, end there.
+    let mut seen = vec![false; pdus.len()];
+    let mut stack: Vec<(usize, usize)> = Vec::new();
+    // Nobody cites the create event where the room ID implies it.
+    let is_create = |at: &usize| pdus.get(*at).is_some_and(|pdu| pdu.event_type == "m.room.create");
+    let creates = (0..pdus.len()).filter(is_create);
+    for start in creates.chain(0..pdus.len()) {
+        stack.push((start, 0));
+        while let Some((at, edge)) = stack.pop() {
+            let (Some(pdu), Some(mark)) = (pdus.get(at), seen.get_mut(at)) else { continue };
+            if edge == 0 && std::mem::replace(mark, true) {
+                continue;
+            }
+            match pdu.auth_events.get(edge) {
+                Some(auth) => {
+                    stack.push((at, edge + 1));
+                    if let Some(auth) = by_id.get(&**auth) {
+                        stack.push((*auth, 0));
+                    }
+                }
+                None => sorted.push(pdu),
+            }
+        }
+    }
+    sorted
+}
+
+const CORRUPT: RoomError = RoomError::Corrupt { what: "the graph of a room" };
+
+impl RoomWriter {
+    /// An event of this room, also one whose change is not yet on disk.
+    pub(super) async fn known(&self, id: &EventId) -> Result<Option<Known>, RoomError> {
+        if let Some(known) = self.ledger.recent(id) {
+            return Ok(Some(known));
+        }
+        let db = self.rooms.db();
+        let Some((room, number)) = EVENT_IDS.get(db, id).await? else { return Ok(None) };
+        if room != self.room.number {
+            return Ok(None);
+        }
+        let record = EVENTS.get(db, &(room, number)).await?.ok_or(CORRUPT)?;
+        let (verdict, rejected) = (record.verdict(), record.rejected);
+        let prev_events = prev_events_of(&record);
+        Ok(Some(Known { number, verdict, rejected, after: None, prev_events }))
+    }
+
+    async fn state_after_known(&self, known: &Known) -> Result<State, RoomError> {
+        if let Some(after) = &known.after {
+            return Ok(after.clone());
+        }
+        let db = self.rooms.db();
+        let id = self.rooms.event_state(db, self.room.number, known.number).await?.after;
+        Ok(State { id, map: self.rooms.state_map(db, &self.room, id).await? })
+    }
+
+    /// Judges an event and adds it to the change.
+    pub(super) async fn ingest(
+        &mut self,
+        pdu: &Pdu,
+        given: Option<&[OwnedEventId]>,
+        shown: Shown,
+    ) -> Result<Ingested, RoomError> {
+        if pdu.room_id != self.room.id {
+            return Err(RoomError::BadEvent { why: "it belongs to another room".to_owned() });
+        }
+        let known = self.known(&pdu.event_id).await?;
+        if let Some(known) = known.as_ref().filter(|known| known.verdict != Verdict::Outlier) {
+            return Ok(Ingested::Known(known.verdict));
+        }
+        let mut missing_auth = self.missing_auth(pdu).await?;
+        let (mut parents, mut missing_prev) = (Vec::new(), Vec::new());
+        for id in &pdu.prev_events {
+            match self.known(id).await? {
+                Some(parent) if parent.verdict != Verdict::Outlier => parents.push(parent),
+                _ => missing_prev.push(id.clone()),
+            }
+        }
+        let mut map = None;
+        match given {
+            Some(given) => match self.state_of(given) {
+                Ok(state) => map = Some(state),
+                Err(missing) => missing_auth.extend(missing),
+            },
+            None if missing_prev.is_empty() => {}
+            None => {
+                let (auth_events, prev_events) = (missing_auth, missing_prev);
+                return Ok(Ingested::Missing { auth_events, prev_events });
+            }
+        }
+        if !missing_auth.is_empty() {
+            return Ok(Ingested::Missing { auth_events: missing_auth, prev_events: Vec::new() });
+        }
+        if self.graph.next.0 == 1 {
+            self.write_root().await?;
+        }
+        let before = if let Some(map) = map {
+            self.state_given(map).await?
+        } else {
+            let mut states = Vec::with_capacity(parents.len());
+            for parent in &parents {
+                states.push(self.state_after_known(parent).await?);
+            }
+            self.resolve(states).await?
+        };
+        self.judge(pdu, known, &before, &parents, missing_prev, shown).await
+    }
+
+    /// The auth events that are not here. One that is here and no state event is none of them.
+    async fn missing_auth(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, RoomError> {
+        let mut missing: Vec<OwnedEventId> = {
+            let table = self.table.read();
+            let mut cited: Vec<&OwnedEventId> = pdu.auth_events.iter().collect();
+            cited.retain(|id| table.room().event(id.as_str()).is_none());
+            cited.into_iter().cloned().collect()
+        };
+        for at in (0..missing.len()).rev() {
+            if let Some(id) = missing.get(at)
+                && self.known(id).await?.is_some()
+            {
+                missing.remove(at);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// The state that these events make up, without rejected ones.
+    fn state_of(&self, ids: &[OwnedEventId]) -> Result<StateMap, Vec<OwnedEventId>> {
+        let table = self.table.read();
+        let mut missing = Vec::new();
+        let mut state = StateMap::new();
+        for id in ids {
+            let Some(event) = table.room().event(id.as_str()) else {
+                missing.push(id.clone());
+                continue;
+            };
+            if let Some(key) =
+                table.room().key_of(event).filter(|_| !table.room().is_rejected(event))
+            {
+                state.insert(key, event);
+            }
+        }
+        if missing.is_empty() { Ok(state) } else { Err(missing) }
+    }
+
+    /// A state that another server told, written down if it is new.
+    async fn state_given(&mut self, map: StateMap) -> Result<State, RoomError> {
+        let current = self.graph.current.clone();
+        if current.map == map {
+            return Ok(current);
+        }
+        let hash = self.rooms.fingerprint(&map).await?;
+        if let Some(id) = self.rooms.known_snapshot(&self.room, hash, &map).await? {
+            return Ok(State { id, map });
+        }
+        let changes: Vec<_> =
+            differences(&current.map, &map).into_iter().map(|(key, _, new)| (key, new)).collect();
+        self.new_state(&current, map, &changes).await
+    }
+
+    async fn judge(
+        &mut self,
+        pdu: &Pdu,
+        known: Option<Known>,
+        before: &State,
+        parents: &[Known],
+        missing_prev: Vec<OwnedEventId>,
+        shown: Shown,
+    ) -> Result<Ingested, RoomError> {
+        let number = known.as_ref().map_or(self.graph.next, |known| known.number);
+        let is_live = shown == Shown::Live;
+        let (at, outcome) = if pdu.state_key.is_some() {
+            let (at, outcome) = self.judge_state(pdu, number, before, parents, is_live)?;
+            (Some(at), outcome)
+        } else {
+            (None, self.judge_message(pdu, before, is_live))
+        };
+        let (verdict, why) = match outcome {
+            Ok(()) => (Verdict::Accepted, None),
+            Err((verdict, why)) => (verdict, Some(why)),
+        };
+        let mut record = self.record_of(pdu, verdict).await?;
+        record.visibility = self.table.read().history_visibility(&before.map);
+        let mut after = before.clone();
+        if let Some(at) = at {
+            record.replaces = self.replaced(at, before).filter(|replaced| *replaced != number);
+            if verdict != Verdict::Rejected {
+                after = self.state_with(at, before).await?;
+            }
+            let event = Arc::new(StateEvent::stored(&record)?);
+            self.graph.events.insert(number, event);
+        }
+        self.dirty = true;
+        if known.is_some() {
+            self.rewrite_states(number, before, &after);
+        } else {
+            self.graph.next = EventNumber(number.0 + 1);
+            self.note_states(number, before, &after);
+        }
+        for id in missing_prev {
+            BACKWARD_EXTREMITIES.put(&mut self.batch, &(self.room.number, id), &());
+        }
+        let (mut current, mut members) = (None, Vec::new());
+        let backward = (self.room.number, &*pdu.event_id);
+        let is_referred_to = BACKWARD_EXTREMITIES.contains(self.rooms.db(), &backward).await?;
+        if is_referred_to {
+            BACKWARD_EXTREMITIES.delete(&mut self.batch, &backward);
+        }
+        if verdict == Verdict::Accepted && is_live && !is_referred_to {
+            let removed = if self.joining {
+                self.graph.extremities.iter().map(|tip| tip.number).collect()
+            } else {
+                self.behind(parents).await?
+            };
+            let (event_id, depth) = (pdu.event_id.clone(), pdu.depth);
+            let tip = Extremity { number, event_id, depth, after: after.clone() };
+            (current, members) = self.extend(tip, &removed).await?;
+        }
+        if verdict == Verdict::Accepted {
+            self.redact_target(pdu, number, before).await?;
+        }
+        let recent = Known {
+            number,
+            verdict,
+            rejected: verdict == Verdict::Rejected,
+            after: Some(after),
+            prev_events: Some(pdu.prev_events.clone()),
+        };
+        self.ledger.note_recent(pdu.event_id.clone(), recent);
+        let shown = if verdict == Verdict::Accepted { shown } else { Shown::Nowhere };
+        self.added.push(Added { number, record, shown, current, members, outbox: false });
+        Ok(Ingested::New { verdict, why })
+    }
+
+    /// Puts a state event into the table and judges it.
+    fn judge_state(
+        &mut self,
+        pdu: &Pdu,
+        number: EventNumber,
+        before: &State,
+        parents: &[Known],
+        is_live: bool,
+    ) -> Result<(EventIx, Judged), RoomError> {
+        let create = {
+            let table = self.table.read();
+            table.room().create_event().map(|create| table.number(create))
+        };
+        let follows_create = matches!(parents, [one] if Some(one.number) == create);
+        let mut record = self.auth_record(pdu, number, follows_create);
+        let (at, outcome) = {
+            let mut table = self.table.write();
+            let at = table
+                .insert(&record)
+                .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
+            let rejected = |why: Rejection| (Verdict::Rejected, why.to_string());
+            let is_first = table.room().create_event() == Some(at);
+            let outcome = if pdu.prev_events.is_empty() && !is_first {
+                Err((Verdict::Rejected, "it has no parents".to_owned()))
+            } else if table.places(pdu.auth_events.iter().map(|id| id.as_str())).is_none() {
+                Err((Verdict::Rejected, "it cites an event that is no state event".to_owned()))
+            } else {
+                table.check_alone(at).map_err(rejected)
+            };
+            let outcome = outcome.and_then(|()| table.check(at, &before.map).map_err(rejected));
+            let current = &self.graph.current.map;
+            let outcome = outcome.and_then(|()| {
+                if !is_live || self.joining {
+                    return Ok(());
+                }
+                let soft = |why: Rejection| (Verdict::SoftFailed, why.to_string());
+                table.check(at, current).map_err(soft)
+            });
+            record.rejected = matches!(outcome, Err((Verdict::Rejected, _)));
+            if table.room().is_rejected(at) != record.rejected {
+                table.set_rejected(at, record.rejected);
+                self.graph.resolved = None;
+            }
+            (at, outcome)
+        };
+        // From here on it must be written.
+        self.dirty = true;
+        AUTH_EVENTS.put(&mut self.batch, &(self.room.number, at.get()), &record);
+        Ok((at, outcome))
+    }
+
+    fn auth_record(&self, pdu: &Pdu, number: EventNumber, follows_create: bool) -> AuthRecord {
+        let table = self.table.read();
+        // Those that are no state events get the event rejected; they have no place here.
+        let auth = pdu.auth_events.iter().filter_map(|id| table.room().event(id.as_str()));
+        AuthRecord {
+            number,
+            event_id: pdu.event_id.clone(),
+            event_type: pdu.event_type.clone(),
+            state_key: pdu.state_key.clone(),
+            sender: pdu.sender.to_string(),
+            origin_server_ts: pdu.origin_server_ts,
+            depth: pdu.depth,
+            auth: auth.map(EventIx::get).collect(),
+            rejected: false,
+            follows_create,
+            has_parents: !pdu.prev_events.is_empty(),
+            content: relevant_content(&pdu.event_type, pdu.content()),
+        }
+    }
+
+    fn judge_message(&self, pdu: &Pdu, before: &State, is_live: bool) -> Judged {
+        let rejected = |why: &dyn std::fmt::Display| (Verdict::Rejected, why.to_string());
+        if pdu.prev_events.is_empty() {
+            return Err(rejected(&"it has no parents"));
+        }
+        let message = Message {
+            event_id: pdu.event_id.as_str(),
+            room_id: &self.room.id,
+            event_type: &pdu.event_type,
+            sender: &pdu.sender,
+            redacts: pdu.redacts.as_ref().map(|id| id.as_str()),
+        };
+        let auth: Vec<&str> = pdu.auth_events.iter().map(|id| id.as_str()).collect();
+        let table = self.table.read();
+        let verdict = table.check_message_auth_events(message, &auth);
+        verdict.map_err(|why| rejected(&why))?.map_err(|why| rejected(&why))?;
+        table.check_message(message, &before.map).map_err(|why| rejected(&why))?;
+        if !is_live {
+            return Ok(());
+        }
+        let soft = |why: Rejection| (Verdict::SoftFailed, why.to_string());
+        table.check_message(message, &self.graph.current.map).map_err(soft)
+    }
+
+    /// The record of an event; what is not in the event itself is still to be filled in.
+    async fn record_of(&self, pdu: &Pdu, verdict: Verdict) -> Result<EventRecord, RoomError> {
+        let db = self.rooms.db();
+        Ok(EventRecord {
+            event_id: pdu.event_id.clone(),
+            sender: db.users().intern(db, &*pdu.sender).await?,
+            sender_id: pdu.sender.clone(),
+            event_type: pdu.event_type.clone(),
+            state_key: pdu.state_key.clone(),
+            depth: pdu.depth,
+            origin_server_ts: pdu.origin_server_ts,
+            position: 0,
+            backfill_key: 0,
+            visibility: HistoryVisibility::Joined,
+            rejected: verdict == Verdict::Rejected,
+            soft_failed: verdict == Verdict::SoftFailed,
+            outlier: verdict == Verdict::Outlier,
+            redacted_by: None,
+            redacts: pdu.redacts.clone(),
+            replaces: None,
+            transaction: None,
+            content_at: pdu.content_at,
+            json: pdu.json.clone(),
+        })
+    }
+
+    /// The extremities that an accepted event takes the place of: its parents, and where those are
+    /// rejected or soft-failed, what is behind them.
+    async fn behind(&self, parents: &[Known]) -> Result<Vec<EventNumber>, RoomError> {
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<Known> = parents.to_vec();
+        while let Some(parent) = next.pop() {
+            if !seen.insert(parent.number) || seen.len() > MAX_BEHIND {
+                continue;
+            }
+            if parent.verdict == Verdict::Accepted {
+                found.push(parent.number);
+                continue;
+            }
+            for id in parent.prev_events.into_iter().flatten() {
+                next.extend(self.known(&id).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Carries a redaction out that may be.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/rooms/v11/#handling-redactions>
+    async fn redact_target(
+        &mut self,
+        pdu: &Pdu,
+        by: EventNumber,
+        before: &State,
+    ) -> Result<(), RoomError> {
+        let Some(target) = &pdu.redacts else { return Ok(()) };
+        let Some(known) = self.known(target).await? else { return Ok(()) };
+        let key = (self.room.number, known.number);
+        // One that is not yet on disk was taken in at the same moment: too early to be redacted.
+        let Some(record) = EVENTS.get(self.rooms.db(), &key).await? else { return Ok(()) };
+        let powers = super::auth::Powers::new(Arc::clone(&self.table), before.map.clone());
+        let may = pdu.sender.server_name() == record.sender_id.server_name()
+            || powers.of(&pdu.sender) >= powers.needed(super::auth::Action::Redact);
+        if may {
+            self.redact(known.number, record, by)?;
+        }
+        Ok(())
+    }
+
+    /// Stores an event that others refer to. The auth events that it lacks; it is not stored then.
+    pub(super) async fn ingest_outlier(
+        &mut self,
+        pdu: &Pdu,
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        if pdu.room_id != self.room.id || self.known(&pdu.event_id).await?.is_some() {
+            return Ok(Vec::new());
+        }
+        let missing = self.missing_auth(pdu).await?;
+        if !missing.is_empty() {
+            return Ok(missing);
+        }
+        if self.graph.next.0 == 1 {
+            self.write_root().await?;
+        }
+        let number = self.graph.next;
+        let mut record = self.record_of(pdu, Verdict::Outlier).await?;
+        if pdu.state_key.is_some() {
+            let follows_create = {
+                let table = self.table.read();
+                let create = table.room().create_event();
+                let create = create.map(|create| table.room().event_id(create));
+                matches!(&pdu.prev_events[..], [one] if Some(one.as_str()) == create)
+            };
+            let mut auth = self.auth_record(pdu, number, follows_create);
+            let mut table = self.table.write();
+            let inserted = table.insert(&auth);
+            let Ok(at) = inserted else { return Ok(Vec::new()) };
+            let is_whole = auth.auth.len() == pdu.auth_events.len();
+            auth.rejected = !is_whole || table.check_alone(at).is_err();
+            table.set_rejected(at, auth.rejected);
+            drop(table);
+            record.rejected = auth.rejected;
+            AUTH_EVENTS.put(&mut self.batch, &(self.room.number, at.get()), &auth);
+            let event = Arc::new(StateEvent::stored(&record)?);
+            self.graph.events.insert(number, event);
+        }
+        self.dirty = true;
+        self.graph.next = EventNumber(number.0 + 1);
+        // It has no states, and may get some: what comes after it is not to depend on them.
+        self.graph.pointer = SnapshotNumber(0);
+        let known = Known {
+            number,
+            verdict: Verdict::Outlier,
+            rejected: record.rejected,
+            after: None,
+            prev_events: Some(pdu.prev_events.clone()),
+        };
+        self.ledger.note_recent(pdu.event_id.clone(), known);
+        let (current, members) = (None, Vec::new());
+        let shown = Shown::Nowhere;
+        self.added.push(Added { number, record, shown, current, members, outbox: false });
+        Ok(Vec::new())
+    }
+}
+
+/// The parents of a stored event that is not accepted; those of others are not asked for.
+fn prev_events_of(record: &EventRecord) -> Option<Vec<OwnedEventId>> {
+    if record.verdict() == Verdict::Accepted {
+        return None;
+    }
+    Some(super::pdu::stored_prev_events(&record.json))
+}
