@@ -7,8 +7,8 @@ mod cli;
 mod clock;
 mod config;
 mod e2ee;
+mod federation;
 mod http;
-#[allow(dead_code, reason = "areas that make requests are built on it one after the other")]
 mod outgoing;
 mod push;
 mod rooms;

@@ -9,6 +9,8 @@ use crate::{
     clock::{Clock, Random},
     config::Config,
     e2ee::{Backups, DehydratedDevices, E2ee, Keys, ToDevice},
+    federation::{Federation, FederationStartError},
+    outgoing::Outgoing,
     push::PushRules,
     rooms::{Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
@@ -26,6 +28,7 @@ pub(crate) struct Server {
 #[derive(Clone)]
 pub(crate) struct Areas {
     config: Arc<Config>,
+    federation: Federation,
     db: Db,
     clock: Clock,
     sessions: Sessions,
@@ -56,6 +59,7 @@ macro_rules! areas {
 
 areas! {
     config: Arc<Config>,
+    federation: Federation,
     db: Db,
     clock: Clock,
     sessions: Sessions,
@@ -74,12 +78,22 @@ areas! {
     dehydrated_devices: DehydratedDevices,
 }
 
+impl Areas {
+    /// Whether other servers are answered.
+    pub(crate) fn is_federating(&self) -> bool {
+        self.federation.is_enabled()
+    }
+}
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// Accounts can't be served as configured, or not be read.
     #[error("cannot serve accounts")]
     Accounts(#[from] AccountError),
+    /// Other servers can't be talked to as configured.
+    #[error("cannot talk to other servers")]
+    Federation(#[from] FederationStartError),
     /// What must be read at start can't be.
     #[error("cannot read the database")]
     Storage(#[from] StorageError),
@@ -96,6 +110,24 @@ impl Server {
         clock: Clock,
         random: Random,
         stopping: Stopping,
+    ) -> Result<Self, StartError> {
+        let outgoing = Outgoing::new(&config.outgoing).map_err(FederationStartError::from)?;
+        let federation =
+            Federation::new(config, db.clone(), clock.clone(), random.clone(), &outgoing).await?;
+        Self::start_with(config, db, clock, random, stopping, federation).await
+    }
+
+    /// The same, with a way to reach other servers.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub(crate) async fn start_with(
+        config: &Config,
+        db: Db,
+        clock: Clock,
+        random: Random,
+        stopping: Stopping,
+        federation: Federation,
     ) -> Result<Self, StartError> {
         let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
         let accounts =
@@ -134,6 +166,7 @@ impl Server {
         Ok(Self {
             areas: Areas {
                 config: Arc::new(config.clone()),
+                federation,
                 clock,
                 sessions,
                 accounts,
@@ -161,6 +194,12 @@ impl Server {
     /// [`StorageError`] if the database fails.
     pub(crate) async fn first_registration_token(&self) -> Result<Option<String>, StorageError> {
         self.areas.accounts.first_registration_token().await
+    }
+
+    /// Other servers.
+    #[cfg(test)]
+    pub(crate) fn federation(&self) -> &Federation {
+        &self.areas.federation
     }
 
     /// Every endpoint.

@@ -20,6 +20,7 @@ use ruma::api::{
 
 use crate::{
     e2ee::E2eeError,
+    federation::{NotAuthenticated, PeerError},
     push::PushRuleError,
     rooms::RoomError,
     storage::StorageError,
@@ -173,6 +174,38 @@ impl From<RoomError> for ApiError {
             }
         };
         Self::new(kind, &error)
+    }
+}
+
+impl From<NotAuthenticated> for ApiError {
+    fn from(error: NotAuthenticated) -> Self {
+        match &error {
+            NotAuthenticated::Signature(_) | NotAuthenticated::Key(_) => {
+                Self::new(ErrorKind::Unauthorized, &error)
+            }
+        }
+    }
+}
+
+impl From<PeerError> for ApiError {
+    fn from(error: PeerError) -> Self {
+        match &error {
+            PeerError::Disabled => Self::forbidden(&error),
+            PeerError::Refused { kind, .. } if **kind == ErrorKind::NotFound => {
+                Self::not_found(&error)
+            }
+            PeerError::Refused { status, .. } if *status == StatusCode::NOT_FOUND => {
+                Self::not_found(&error)
+            }
+            PeerError::Paused { .. } | PeerError::Failed { .. } | PeerError::Refused { .. } => {
+                let text = match std::error::Error::source(&error) {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                };
+                tracing::debug!(error = text, "another server did not answer");
+                Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, &error)
+            }
+        }
     }
 }
 

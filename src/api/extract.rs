@@ -6,22 +6,27 @@ use std::net::IpAddr;
 
 use axum::{
     body::Body,
-    extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request},
+    extract::{FromRef, FromRequest, FromRequestParts, OriginalUri, RawPathParams, Request},
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header};
-use ruma::api::{
-    IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
-    auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
-        NoAuthentication,
+use ruma::{
+    OwnedServerName,
+    api::{
+        IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
+        auth_scheme::{
+            AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+            NoAuthentication,
+        },
+        error::ErrorKind,
+        federation::authentication::ServerSignatures,
+        path_builder::PathBuilder,
     },
-    error::ErrorKind,
-    path_builder::PathBuilder,
 };
 
 use super::{error::ApiError, guests};
+use crate::federation::Federation;
 use crate::http::{BodyError, ClientAddress};
 use crate::users::session::{AuthError, Session, Sessions};
 
@@ -81,6 +86,14 @@ pub(crate) struct MaybeClient<R> {
     pub(crate) caller: Caller,
     /// The body as it came.
     pub(crate) body: Bytes,
+}
+
+/// A request by another server, which signed it.
+pub(crate) struct Server<R> {
+    /// Which.
+    pub(crate) origin: OwnedServerName,
+    /// What it wants.
+    pub(crate) request: R,
 }
 
 /// Authentication schemes of endpoints that everybody may use.
@@ -195,6 +208,31 @@ where
         };
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
+    }
+}
+
+impl<R, S> FromRequest<S> for Server<R>
+where
+    R: IncomingRequest<Authentication = ServerSignatures> + Send,
+    S: Send + Sync,
+    Federation: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        // The signature covers path and query as they came.
+        let uri = match request.extensions().get::<OriginalUri>() {
+            Some(OriginalUri(uri)) => uri.clone(),
+            None => request.uri().clone(),
+        };
+        let uri = uri.path_and_query().map_or("/", |path| path.as_str());
+        let received = Received::<R>::new(request, state).await?;
+        let head = &received.head;
+        let federation = Federation::from_ref(state);
+        let origin =
+            federation.authenticate(head.method(), uri, head.headers(), &received.body).await?;
+        let (request, _, _) = received.parse()?;
+        Ok(Self { origin, request })
     }
 }
 

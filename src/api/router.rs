@@ -23,7 +23,9 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    encryption(rooms(accounts(routes))).router.with_state(areas)
+    let routes = encryption(rooms(accounts(routes)));
+    let routes = if areas.is_federating() { servers(routes) } else { routes };
+    routes.router.with_state(areas)
 }
 
 /// Accounts, devices, profiles, account data, push rules.
@@ -114,6 +116,22 @@ fn accounts(routes: Routes) -> Routes {
         .add::<push::set_pushrule_enabled::v3::Request, _, _>(push_rules::set_pushrule_enabled)
         .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
         .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
+}
+
+/// Other servers.
+fn servers(routes: Routes) -> Routes {
+    use ruma::api::federation::{discovery as d, query as q};
+    routes
+        .add::<d::get_server_keys::v2::Request, _, _>(server::keys::get_server_keys)
+        .add::<d::get_remote_server_keys::v2::Request, _, _>(server::keys::get_remote_server_keys)
+        .add::<d::get_remote_server_keys_batch::v2::Request, _, _>(
+            server::keys::get_remote_server_keys_batch,
+        )
+        .add::<d::get_server_version::v1::Request, _, _>(server::version::get_server_version)
+        .add::<q::get_profile_information::v1::Request, _, _>(
+            server::query::get_profile_information,
+        )
+        .add::<q::get_room_information::v1::Request, _, _>(server::query::get_room_information)
 }
 
 /// Rooms: creating, being in them, sending, reading.

@@ -10,6 +10,7 @@ use tower::ServiceExt as _;
 use crate::{
     clock::{Clock, Random},
     config::Config,
+    federation::{Federation, testing::Network},
     http::ClientAddress,
     server::Server,
     shutdown::Shutdown,
@@ -61,11 +62,30 @@ impl TestServer {
 
     /// A server as configured over a database that may have been used before.
     pub(crate) async fn over(config: &Config, db: Db, clock: Clock, seed: u64) -> Self {
+        Self::among(&Network::default(), config, db, clock, seed).await
+    }
+
+    /// A server that others reach over `network`.
+    pub(crate) async fn among(
+        network: &Network,
+        config: &Config,
+        db: Db,
+        clock: Clock,
+        seed: u64,
+    ) -> Self {
         let (shutdown, random) = (Shutdown::new(), Random::seeded(seed));
-        let server = Server::start(config, db.clone(), clock.clone(), random, shutdown.stopping())
-            .await
-            .unwrap();
+        let transport = std::sync::Arc::new(network.clone());
+        let federation =
+            Federation::over(config, db.clone(), clock.clone(), random.clone(), transport)
+                .await
+                .unwrap();
+        let stopping = shutdown.stopping();
+        let server =
+            Server::start_with(config, db.clone(), clock.clone(), random, stopping, federation)
+                .await
+                .unwrap();
         let router = server.router();
+        network.connect(&config.server_name, router.clone());
         Self { server, db, clock, router, shutdown }
     }
 

@@ -4,7 +4,10 @@ use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use ed25519_dalek::{Signer as _, SigningKey};
-use ruma::{OwnedServerName, ServerName};
+use ruma::{
+    OwnedServerName, ServerName,
+    signatures::{Ed25519KeyPair, Ed25519KeyPairParseError},
+};
 
 use super::record::SigningKeyRecord;
 use crate::{
@@ -65,9 +68,21 @@ impl ServerKey {
     }
 
     /// The public half, in unpadded base64.
-    #[cfg(test)]
     pub(crate) fn public_key(&self) -> String {
         BASE64_STANDARD_NO_PAD.encode(self.key.verifying_key().as_bytes())
+    }
+
+    /// The same key for ruma, which signs requests with it.
+    ///
+    /// # Errors
+    /// What ruma has against it.
+    pub(crate) fn key_pair(&self) -> Result<Ed25519KeyPair, Ed25519KeyPairParseError> {
+        // PKCS #8 of an Ed25519 key is this and the seed (RFC 8410, section 7).
+        const HEAD: [u8; 16] =
+            [0x30, 0x2E, 2, 1, 0, 0x30, 5, 6, 3, 0x2B, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        let document = [&HEAD[..], &self.key.to_bytes()].concat();
+        let version = self.key_id.strip_prefix("ed25519:").unwrap_or_default().to_owned();
+        Ed25519KeyPair::from_der(&document, version)
     }
 
     /// The signature of `bytes`, in unpadded base64.

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
+    federation::ServerKeysRecord,
     rooms::{
         auth_record::{AuthRecord, EventState, SnapshotNumber},
         receipts::{Receipt, ReceiptSlot},
@@ -162,6 +163,8 @@ tables! {
     PUBLIC_ROOMS = PublicRooms "public_rooms": RoomNumber => ();
     /// The keys this server signs with; the last one is used.
     SIGNING_KEYS = SigningKeys "signing_keys": u64 => SigningKeyRecord;
+    /// What other servers published of their keys.
+    SERVER_KEYS = ServerKeys "server_keys" [Layout::TEXT]: OwnedServerName => Json<ServerKeysRecord>;
     /// Users whose display name or avatar changed and whose member events do not say so yet.
     PROFILE_UPDATES = ProfileUpdates "profile_updates": UserNumber => ();
 

@@ -72,6 +72,22 @@ pub(crate) struct Profiles {
 }
 
 impl Profile {
+    /// A profile as another server tells it; fields that are no such fields are left out.
+    pub(crate) fn of_fields(fields: impl IntoIterator<Item = (String, JsonValue)>) -> Self {
+        let mut profile = Self::default();
+        for (key, value) in fields {
+            match (key.as_str(), value) {
+                ("displayname", JsonValue::String(name)) => profile.displayname = Some(name),
+                ("avatar_url", JsonValue::String(url)) => profile.avatar_url = Some(url.into()),
+                ("displayname" | "avatar_url", _) => {}
+                (_, value) => {
+                    profile.custom.insert(key, value);
+                }
+            }
+        }
+        profile
+    }
+
     /// The value of one field.
     pub(crate) fn get(&self, field: &str) -> Option<JsonValue> {
         match field {

@@ -9,6 +9,7 @@ use ruma::{
         client::profile::{delete_profile_field, get_profile, get_profile_field},
         error::ErrorKind,
     },
+    profile::ProfileFieldName,
 };
 use serde_json::Value as JsonValue;
 
@@ -18,12 +19,13 @@ use crate::{
         extract::{Client, Public, Ruma},
         json::ClientJson,
     },
+    federation::Federation,
     rooms::Rooms,
     users::{Accounts, Profile, Profiles, session::Session},
 };
 
 /// The profile of a user of this server.
-async fn profile_of(
+pub(crate) async fn local_profile(
     accounts: &Accounts,
     profiles: &Profiles,
     user_id: &UserId,
@@ -36,13 +38,30 @@ async fn profile_of(
     Ok(profiles.get(user).await?)
 }
 
+/// The profile of any user; of one on another server that server is asked, for `field` alone if one
+/// is named.
+async fn profile_of(
+    federation: &Federation,
+    accounts: &Accounts,
+    profiles: &Profiles,
+    user_id: &UserId,
+    field: Option<ProfileFieldName>,
+) -> Result<Profile, ApiError> {
+    if user_id.server_name() == federation.server_name() {
+        return local_profile(accounts, profiles, user_id).await;
+    }
+    Ok(federation.profile(user_id, field).await?)
+}
+
 /// `GET /_matrix/client/v3/profile/{userId}`
 pub(crate) async fn get_profile(
     State(accounts): State<Accounts>,
     State(profiles): State<Profiles>,
+    State(federation): State<Federation>,
     Public { request, .. }: Public<get_profile::v3::Request>,
 ) -> Result<Ruma<get_profile::v3::Response>, ApiError> {
-    let profile = profile_of(&accounts, &profiles, &request.user_id).await?;
+    let user_id = &request.user_id;
+    let profile = profile_of(&federation, &accounts, &profiles, user_id, None).await?;
     Ok(Ruma(profile.into_fields().into_iter().collect()))
 }
 
@@ -50,9 +69,11 @@ pub(crate) async fn get_profile(
 pub(crate) async fn get_profile_field(
     State(accounts): State<Accounts>,
     State(profiles): State<Profiles>,
+    State(federation): State<Federation>,
     Public { request, .. }: Public<get_profile_field::v3::Request>,
 ) -> Result<axum::Json<BTreeMap<String, JsonValue>>, ApiError> {
-    let profile = profile_of(&accounts, &profiles, &request.user_id).await?;
+    let (user_id, field) = (&request.user_id, request.field.clone());
+    let profile = profile_of(&federation, &accounts, &profiles, user_id, Some(field)).await?;
     let key = request.field.as_str();
     let value = profile.get(key).ok_or_else(|| ApiError::not_found("No such profile field"))?;
     Ok(axum::Json(BTreeMap::from([(key.to_owned(), value)])))

@@ -12,6 +12,7 @@ use crate::{
         error::ApiError,
         extract::{Client, Public, Ruma},
     },
+    federation::Federation,
     rooms::Rooms,
 };
 
@@ -27,9 +28,15 @@ pub(crate) async fn put_alias(
 /// `GET /_matrix/client/v3/directory/room/{roomAlias}`
 pub(crate) async fn resolve_alias(
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     Public { request, .. }: Public<get_alias::v3::Request>,
 ) -> Result<Ruma<get_alias::v3::Response>, ApiError> {
-    let room_id = rooms.resolve(&request.room_alias).await?;
+    let alias = &request.room_alias;
+    if alias.server_name() != rooms.server_name() {
+        let (room_id, servers) = federation.resolve_alias(alias).await?;
+        return Ok(Ruma(get_alias::v3::Response::new(room_id, servers)));
+    }
+    let room_id = rooms.resolve(alias).await?;
     let servers = vec![rooms.server_name().to_owned()];
     Ok(Ruma(get_alias::v3::Response::new(room_id, servers)))
 }

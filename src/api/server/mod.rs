@@ -1,3 +1,6 @@
-//! The server-server API: one file per endpoint or small family.
+//! The server-server API.
 
+pub(crate) mod keys;
 pub(crate) mod openid;
+pub(crate) mod query;
+pub(crate) mod version;

@@ -1,0 +1,171 @@
+//! Asking other servers.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use federation::Limits;
+use http::StatusCode;
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomAliasId, ServerName, UserId,
+    api::{
+        IncomingResponseExt as _, OutgoingRequest, OutgoingRequestExt as _,
+        error::{ErrorBody, ErrorKind, FromHttpResponseError},
+        federation::{
+            authentication::{ServerSignatures, XMatrixSigningInput},
+            query::{get_profile_information, get_room_information},
+        },
+        path_builder::SinglePath,
+    },
+    profile::ProfileFieldName,
+};
+
+use super::Federation;
+use crate::users::Profile;
+
+/// What a small question may take.
+const QUESTION: Limits = Limits { timeout: Duration::from_secs(10), max_bytes: 256 * 1024 };
+
+/// Why another server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// `federation.enabled` is off. (`M_FORBIDDEN`, 403)
+    #[error("this server does not talk to others")]
+    Disabled,
+    /// It did not answer before, and is left alone for a while. (`M_UNKNOWN`, 502)
+    #[error("{server} did not answer lately")]
+    Paused {
+        /// Which.
+        server: OwnedServerName,
+    },
+    /// It can't be reached, or its answer makes no sense. (`M_UNKNOWN`, 502)
+    #[error("{server} can't be asked")]
+    Failed {
+        /// Which.
+        server: OwnedServerName,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It refused. (Its own errcode; `M_UNKNOWN`, 502 unless it is one that concerns the user)
+    #[error("{server}: {message}")]
+    Refused {
+        /// Which.
+        server: OwnedServerName,
+        /// The status of its answer.
+        status: StatusCode,
+        /// Its errcode.
+        kind: Box<ErrorKind>,
+        /// What it says about it.
+        message: String,
+    },
+}
+
+impl Federation {
+    /// Asks `server`, unless it did not answer lately.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn ask<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<R::IncomingResponse, PeerError>
+    where
+        R: OutgoingRequest<
+                Authentication = ServerSignatures,
+                PathBuilder = SinglePath,
+                EndpointError = ruma::api::error::Error,
+            >,
+    {
+        if !self.is_enabled() {
+            return Err(PeerError::Disabled);
+        }
+        let paused = self.shared.paused.get(server).unwrap_or_default();
+        if !paused.is_over(self.shared.clock.now_ms()) {
+            return Err(PeerError::Paused { server: server.to_owned() });
+        }
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| PeerError::Failed {
+            server: server.to_owned(),
+            source,
+        };
+        let signing = XMatrixSigningInput::new(
+            self.server_name().to_owned(),
+            server.to_owned(),
+            &self.shared.key_pair,
+        );
+        let request = request
+            .try_into_http_request::<BytesMut>("https://matrix.invalid", signing, ())
+            .map_err(|error| failed(error.into()))?
+            .map(BytesMut::freeze);
+        let answer = match self.shared.transport.send(server, request, limits).await {
+            Ok(answer) if is_there(answer.status()) => {
+                self.shared.paused.invalidate(server);
+                answer
+            }
+            answer => {
+                let spread = u64::from_be_bytes(self.shared.random.bytes());
+                let paused = paused.failed(self.shared.clock.now_ms(), spread);
+                self.shared.paused.insert(server.to_owned(), paused);
+                answer.map_err(|error| failed(error.into()))?
+            }
+        };
+        if answer.status().is_redirection() {
+            return Err(failed("the answer is a redirect".into()));
+        }
+        let (head, body) = answer.into_parts();
+        let answer = http::Response::from_parts(head, &*body);
+        match R::IncomingResponse::try_from_http_response(answer) {
+            Ok(response) => Ok(response),
+            Err(FromHttpResponseError::Server(error)) => Err(refused(server, error)),
+            Err(error) => Err(failed(error.to_string().into())),
+        }
+    }
+
+    /// Where an alias of another server leads, and which servers are in that room.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn resolve_alias(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), PeerError> {
+        let request = get_room_information::v1::Request::new(alias.to_owned());
+        let answer = self.ask(alias.server_name(), request, QUESTION).await?;
+        Ok((answer.room_id, answer.servers))
+    }
+
+    /// The profile of another server's user, or one field of it.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn profile(
+        &self,
+        user: &UserId,
+        field: Option<ProfileFieldName>,
+    ) -> Result<Profile, PeerError> {
+        let mut request = get_profile_information::v1::Request::new(user.to_owned());
+        request.field = field;
+        let answer = self.ask(user.server_name(), request, QUESTION).await?;
+        Ok(Profile::of_fields(answer))
+    }
+}
+
+/// Whether this is the answer of a server that works, or of a proxy in front of one that does not.
+fn is_there(status: StatusCode) -> bool {
+    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+}
+
+fn refused(server: &ServerName, error: ruma::api::error::Error) -> PeerError {
+    let (kind, message) = match error.body {
+        ErrorBody::Standard(body) => (body.kind, body.message),
+        _ => (ErrorKind::Unknown, "refused without a reason".to_owned()),
+    };
+    // What another server says is shown to people.
+    let message = message.chars().take(500).collect();
+    PeerError::Refused {
+        server: server.to_owned(),
+        status: error.status_code,
+        kind: Box::new(kind),
+        message,
+    }
+}
