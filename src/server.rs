@@ -8,9 +8,11 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
+    content::{Content, OpenError},
     e2ee::{Backups, DehydratedDevices, E2ee, Keys, ToDevice},
     federation::{Federation, FederationStartError},
-    outgoing::Outgoing,
+    outgoing::{Outgoing, OutgoingError},
+    previews::Previews,
     push::PushRules,
     rooms::{Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
@@ -45,6 +47,8 @@ pub(crate) struct Areas {
     to_device: ToDevice,
     backups: Backups,
     dehydrated_devices: DehydratedDevices,
+    content: Content,
+    previews: Previews,
 }
 
 macro_rules! areas {
@@ -76,6 +80,8 @@ areas! {
     to_device: ToDevice,
     backups: Backups,
     dehydrated_devices: DehydratedDevices,
+    content: Content,
+    previews: Previews,
 }
 
 impl Areas {
@@ -97,6 +103,12 @@ pub(crate) enum StartError {
     /// What must be read at start can't be.
     #[error("cannot read the database")]
     Storage(#[from] StorageError),
+    /// The content repository can't be opened.
+    #[error(transparent)]
+    Content(#[from] OpenError),
+    /// Requests can't be made as configured.
+    #[error("cannot make requests")]
+    Outgoing(#[from] OutgoingError),
 }
 
 impl Server {
@@ -134,6 +146,11 @@ impl Server {
             Accounts::new(config, db.clone(), clock.clone(), random.clone(), sessions.clone())?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
+        let content = Content::open(config, db.clone(), clock.clone(), random.clone())?;
+        tokio::spawn(content.clone().keep_up(stopping.clone()));
+        let outgoing = Outgoing::new(&config.outgoing)?;
+        let previews = Previews::new(config, db.clone(), clock.clone(), content.clone(), outgoing)?;
+        tokio::spawn(previews.clone().keep_up(stopping.clone()));
         let profiles = Profiles::new(db.clone());
         let key = ServerKey::load(&db, &random, &config.server_name).await?;
         let rooms = Rooms::new(db.clone(), clock.clone(), random, key, member_profiles(&profiles));
@@ -182,6 +199,8 @@ impl Server {
                 backups: Backups::new(db.clone()),
                 dehydrated_devices,
                 to_device,
+                content,
+                previews,
                 db,
             },
         })

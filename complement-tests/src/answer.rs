@@ -13,6 +13,8 @@ pub struct Answer {
     /// Response headers.
     pub headers: HeaderMap,
     /// The body as it came.
+    pub bytes: Vec<u8>,
+    /// The body as text.
     pub text: String,
     /// The body as JSON; null if it is none.
     pub json: Value,
@@ -25,9 +27,10 @@ impl Answer {
     ) -> Result<Self, reqwest::Error> {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let text = response.text().await?;
+        let bytes = response.bytes().await?.to_vec();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Self { request, status, headers, text, json })
+        Ok(Self { request, status, headers, bytes, text, json })
     }
 
     /// The body of an answer with status 200.

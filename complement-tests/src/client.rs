@@ -109,6 +109,12 @@ impl Request {
         self.header("content-type", "application/json")
     }
 
+    /// Sends a file of this type.
+    pub fn file(mut self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self.header("content-type", content_type)
+    }
+
     /// Sends it; unlike awaiting, a broken connection is a result and ends no test.
     ///
     /// # Errors
@@ -258,6 +264,25 @@ impl Client {
         }
     }
 
+    /// Uploads a file; returns server name and media ID of its `mxc://` URI.
+    pub async fn upload(&self, content_type: &str, file: impl Into<Vec<u8>>) -> [String; 2] {
+        let request = self.request(Method::POST, "/_matrix/media/v3/upload");
+        media_of(&request.file(content_type, file).await.ok())
+    }
+
+    /// Begins a download of a media.
+    pub fn download(&self, media: &[String; 2]) -> Request {
+        self.get(["/_matrix/client/v1/media/download", &media[0], &media[1]])
+    }
+
+    /// Begins a download of a thumbnail.
+    pub fn thumbnail(&self, media: &[String; 2], width: u32, height: u32, method: &str) -> Request {
+        self.get(["/_matrix/client/v1/media/thumbnail", &media[0], &media[1]])
+            .query("width", &width.to_string())
+            .query("height", &height.to_string())
+            .query("method", method)
+    }
+
     /// GET.
     pub fn get(&self, path: impl Path) -> Request {
         self.request(Method::GET, path)
@@ -370,4 +395,12 @@ impl Client {
     pub fn sync(&self) -> Sync {
         Sync::new(self.clone())
     }
+}
+
+/// Server name and media ID of the `content_uri` in an answer.
+pub fn media_of(answer: &Value) -> [String; 2] {
+    let uri = text(answer, "/content_uri");
+    let parts = uri.strip_prefix("mxc://").and_then(|parts| parts.split_once('/'));
+    let (server, id) = parts.unwrap_or_else(|| panic!("{uri} is no mxc:// URI"));
+    [server.to_owned(), id.to_owned()]
 }

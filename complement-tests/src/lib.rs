@@ -44,7 +44,7 @@ mod sync;
 
 pub use answer::Answer;
 pub use binary::homeserver_binary;
-pub use client::{Client, Path, Request};
+pub use client::{Client, Path, Request, media_of};
 pub use config::Config;
 pub use json::{includes, must_match, text};
 pub use keys::Signer;

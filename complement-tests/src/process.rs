@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::time::Instant;
 
 /// A child whose output is kept; killed when dropped.
@@ -166,6 +166,13 @@ impl Process {
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
+    }
+
+    /// From now on no file it writes may grow above this size, as if the disk were full.
+    pub fn limit_file_size(&self, bytes: u64) {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a process ID");
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        prlimit(Some(id), Resource::Fsize, limit).expect("the child runs");
     }
 
     /// Memory in use now (resident set), in KiB.

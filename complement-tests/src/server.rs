@@ -132,6 +132,11 @@ impl Server {
         self.process().resident_kib()
     }
 
+    /// From now on no file it writes may grow above this size, as if the disk were full.
+    pub fn limit_file_size(&self, bytes: u64) {
+        self.process().limit_file_size(bytes);
+    }
+
     /// Ends it without warning (SIGKILL).
     pub fn kill(&self) {
         let own = self.own();

@@ -8,6 +8,7 @@ use axum::{
 };
 use bytes::BytesMut;
 use http::StatusCode;
+use media::{blob::BlobError, thumbnail::ThumbnailError};
 use ruma::api::{
     OutgoingResponseExt,
     client::uiaa::{UiaaInfo, UiaaResponse},
@@ -19,8 +20,11 @@ use ruma::api::{
 };
 
 use crate::{
+    content::ContentError,
     e2ee::E2eeError,
     federation::{NotAuthenticated, PeerError},
+    http::BodyError,
+    previews::PreviewError,
     push::PushRuleError,
     rooms::RoomError,
     storage::StorageError,
@@ -62,14 +66,7 @@ impl ApiError {
 
     /// Something failed that is not the caller's doing: logged here, hidden outside.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        tracing::error!(error = text, "request failed");
+        tracing::error!(error = causes(error), "request failed");
         Self::with_status(
             StatusCode::INTERNAL_SERVER_ERROR,
             ErrorKind::Unknown,
@@ -96,6 +93,18 @@ impl ApiError {
     pub(crate) fn invalid_param(message: impl Display) -> Self {
         Self::new(ErrorKind::InvalidParam, message)
     }
+}
+
+/// An error and what is behind it, in one line.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// The usual status of an error.
@@ -378,6 +387,81 @@ impl From<PushRuleError> for ApiError {
             PushRuleError::TooMany => Self::forbidden(error),
             PushRuleError::AccountData(error) => error.into(),
             PushRuleError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => {
+                Self::new(ErrorKind::TooLarge, "The request's body is too large")
+            }
+            BodyError::TooSlow => Self::with_status(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorKind::Unknown,
+                "The request's body did not come",
+            ),
+            BodyError::Broken => Self::with_status(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::Unknown,
+                "The request's body could not be read",
+            ),
+        }
+    }
+}
+
+impl From<ContentError> for ApiError {
+    fn from(error: ContentError) -> Self {
+        match &error {
+            ContentError::NotFound => Self::not_found(&error),
+            ContentError::NotYetUploaded => {
+                Self::with_status(StatusCode::GATEWAY_TIMEOUT, ErrorKind::NotYetUploaded, &error)
+            }
+            ContentError::CannotOverwrite => {
+                Self::with_status(StatusCode::CONFLICT, ErrorKind::CannotOverwriteMedia, &error)
+            }
+            ContentError::NotYours
+            | ContentError::TypeNotAllowed { .. }
+            | ContentError::Quota
+            | ContentError::Quarantined
+            | ContentError::Infected => Self::forbidden(&error),
+            ContentError::TooLarge { .. }
+            | ContentError::Thumbnail(ThumbnailError::TooLarge { .. }) => {
+                Self::new(ErrorKind::TooLarge, &error)
+            }
+            ContentError::Limit(limit) => (*limit).into(),
+            ContentError::Body(error) => (*error).into(),
+            ContentError::Thumbnail(ThumbnailError::Busy) => busy(),
+            // Spec: 400 `M_UNKNOWN`, "Cannot generate thumbnails for the requested content".
+            ContentError::Thumbnail(_) => Self::new(ErrorKind::Unknown, &error),
+            ContentError::Scan(_) => {
+                tracing::error!(error = %causes(&error), "a file could not be scanned");
+                Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, &error)
+            }
+            ContentError::Blob(BlobError::Full { .. }) => {
+                tracing::error!(error = %causes(&error), "there is no space for media");
+                let message = "The server has no space left for the file";
+                Self::with_status(StatusCode::INSUFFICIENT_STORAGE, ErrorKind::Unknown, message)
+            }
+            ContentError::Blob(_) | ContentError::Storage(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PreviewError> for ApiError {
+    fn from(error: PreviewError) -> Self {
+        match error {
+            PreviewError::Off => Self::new(ErrorKind::Unrecognized, error),
+            PreviewError::Address => Self::invalid_param(error),
+            PreviewError::NotAllowed => Self::forbidden(error),
+            PreviewError::Unreachable(_) => {
+                tracing::debug!(error = causes(&error), "no preview");
+                Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, error)
+            }
+            PreviewError::Limit(error) => error.into(),
+            PreviewError::Content(error) => error.into(),
+            PreviewError::Storage(error) => error.into(),
         }
     }
 }

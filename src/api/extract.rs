@@ -5,12 +5,12 @@
 use std::net::IpAddr;
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{FromRef, FromRequest, FromRequestParts, OriginalUri, RawPathParams, Request},
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
+use http::header;
 use ruma::{
     OwnedServerName,
     api::{
@@ -19,7 +19,6 @@ use ruma::{
             AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
             NoAuthentication,
         },
-        error::ErrorKind,
         federation::authentication::ServerSignatures,
         path_builder::PathBuilder,
     },
@@ -146,23 +145,41 @@ impl<R: IncomingRequest> Received<R> {
 
 /// Reads a body of bounded size.
 pub(crate) async fn read_body(body: Body) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, MAX_JSON_BODY_BYTES).await.map_err(|error| {
-        match BodyError::of(&error) {
-            BodyError::TooLarge => {
-                ApiError::new(ErrorKind::TooLarge, "The request's body is too large")
-            }
-            BodyError::TooSlow => ApiError::with_status(
-                StatusCode::REQUEST_TIMEOUT,
-                ErrorKind::Unknown,
-                "The request's body did not come",
-            ),
-            BodyError::Broken => ApiError::with_status(
-                StatusCode::BAD_REQUEST,
-                ErrorKind::Unknown,
-                "The request's body could not be read",
-            ),
-        }
-    })
+    let read = axum::body::to_bytes(body, MAX_JSON_BODY_BYTES).await;
+    read.map_err(|error| BodyError::of(&error).into())
+}
+
+/// A request by a user whose body is read piece by piece: an upload.
+pub(crate) struct Upload<R> {
+    /// Who asks.
+    pub(crate) session: Session,
+    /// What for; its body is empty.
+    pub(crate) request: R,
+    /// Size of the body, if it was announced.
+    pub(crate) announced_bytes: Option<u64>,
+    /// The body.
+    pub(crate) body: Body,
+}
+
+impl<R, S> FromRequest<S> for Upload<R>
+where
+    R: IncomingRequest<Authentication = AccessToken> + Send,
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let announced_bytes = body.size_hint().exact();
+        let head = Request::from_parts(parts, Body::empty());
+        let received = Received::<R>::new(head, state).await?;
+        let token = received.token().ok_or(AuthError::Missing)?;
+        let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
+        guests::check::<R>(&session)?;
+        let (request, ..) = received.parse()?;
+        Ok(Self { session, request, announced_bytes, body })
+    }
 }
 
 fn placeholders<R: IncomingRequest>() -> usize {

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod extract;
+mod file;
 mod guests;
 pub(crate) mod json;
 pub(crate) mod router;

@@ -12,9 +12,9 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 use super::{
     client::{
         self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
-        device, filter, keys, login, profile, push_rules, receipts, register, relations,
-        room_aliases, room_events, room_history, room_membership, threepid, to_device, typing,
-        versions,
+        device, filter, keys, login, media, media_download, profile, push_rules, receipts,
+        register, relations, room_aliases, room_events, room_history, room_membership, threepid,
+        to_device, typing, versions,
     },
     server,
 };
@@ -23,7 +23,7 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes = encryption(rooms(accounts(routes)));
+    let routes = content(encryption(rooms(accounts(routes))));
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
@@ -241,6 +241,33 @@ fn backups(routes: Routes) -> Routes {
         )
 }
 
+/// The content repository.
+fn content(routes: Routes) -> Routes {
+    use ruma::api::client::{authenticated_media as am, media as m};
+    let routes = routes
+        .add::<m::create_content::v3::Request, _, _>(media::upload)
+        .add::<m::create_mxc_uri::v1::Request, _, _>(media::create)
+        .add::<m::create_content_async::v3::Request, _, _>(media::upload_created)
+        .add::<am::get_media_config::v1::Request, _, _>(media::get_config)
+        .add::<am::get_media_preview::v1::Request, _, _>(media::get_preview)
+        .add::<am::get_content::v1::Request, _, _>(media_download::get_content)
+        .add::<am::get_content_as_filename::v1::Request, _, _>(
+            media_download::get_content_as_filename,
+        )
+        .add::<am::get_content_thumbnail::v1::Request, _, _>(media_download::get_content_thumbnail);
+    #[expect(deprecated, reason = "old clients still ask for them")]
+    routes
+        .add::<m::get_media_config::v3::Request, _, _>(media::get_config_legacy)
+        .add::<m::get_media_preview::v3::Request, _, _>(media::get_preview_legacy)
+        .add::<m::get_content::v3::Request, _, _>(media_download::get_content_legacy)
+        .add::<m::get_content_as_filename::v3::Request, _, _>(
+            media_download::get_content_as_filename_legacy,
+        )
+        .add::<m::get_content_thumbnail::v3::Request, _, _>(
+            media_download::get_content_thumbnail_legacy,
+        )
+}
+
 /// Routes by ruma's request types: method and paths come from the type.
 #[derive(Default)]
 struct Routes {
@@ -286,6 +313,10 @@ fn paths<R: IncomingRequest>() -> BTreeSet<String> {
         // Old clients know the endpoints of v3 by the name of the releases before 1.1.
         if let Some(rest) = path.strip_prefix("/_matrix/client/v3/") {
             paths.insert(format!("/_matrix/client/r0/{rest}"));
+        }
+        if let Some(rest) = path.strip_prefix("/_matrix/media/v3/") {
+            paths.insert(format!("/_matrix/media/r0/{rest}"));
+            paths.insert(format!("/_matrix/media/v1/{rest}"));
         }
     }
     // An empty state key may be left out, with or without the slash before it.

@@ -127,6 +127,8 @@ struct Signals {
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
+        // A file that would grow above a limit is an error of that file, not the end of the server.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

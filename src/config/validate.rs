@@ -16,6 +16,8 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     problems.limits(config);
     problems.well_known(config);
     problems.turn(config);
+    problems.media(config);
+    problems.previews(config);
     problems.smtp(config);
 
     problems.metrics(config);
@@ -85,6 +87,8 @@ impl Problems {
             ("login_account", limits.login_account),
             ("login_address", limits.login_address),
             ("registration_address", limits.registration_address),
+            ("upload_user", limits.upload_user),
+            ("preview_user", limits.preview_user),
         ] {
             self.check(burst > 0 && per_minute > 0, || {
                 format!("rate_limits.{name}: both numbers must be above 0")
@@ -143,6 +147,64 @@ impl Problems {
             "turn: `uris` needs `shared_secret`, or `username` and `password`".to_owned()
         });
         self.check(turn.ttl_seconds > 0, || "turn.ttl_seconds: must be above 0".to_owned());
+    }
+
+    fn media(&mut self, config: &Config) {
+        let media = &config.media;
+        for (key, value) in [
+            ("max_upload_bytes", media.max_upload_bytes),
+            ("unused_expires_seconds", media.unused_expires_seconds),
+            ("max_pending_uploads", media.max_pending_uploads.into()),
+            ("thumbnails.workers", media.thumbnails.workers as u64),
+            ("thumbnails.max_pixels", media.thumbnails.max_pixels),
+            ("thumbnails.memory_bytes", media.thumbnails.memory_bytes),
+            ("thumbnails.timeout_seconds", media.thumbnails.timeout_seconds),
+            ("scan.timeout_seconds", media.scan.timeout_seconds),
+        ] {
+            self.check(value > 0, || format!("media.{key}: must be above 0"));
+        }
+        for (index, allowed) in media.allowed_types.iter().enumerate() {
+            let parts = allowed.split_once('/');
+            let fine = parts.is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty());
+            self.check(fine && !allowed.contains(char::is_uppercase), || {
+                format!("media.allowed_types[{index}]: must be like `image/png` or `image/*`")
+            });
+        }
+        if let Some(url) = &media.scan.http_url {
+            self.check(is_web_url(url), || "media.scan.http_url: must be a web address".to_owned());
+        }
+        let Some(s3) = &media.s3 else { return };
+        self.check(!s3.bucket.is_empty(), || "media.s3.bucket: must not be empty".to_owned());
+        if let Some(endpoint) = &s3.endpoint {
+            self.check(is_web_url(endpoint), || {
+                "media.s3.endpoint: must be a web address".to_owned()
+            });
+        }
+        self.check(s3.prefix.is_empty() || s3.prefix.ends_with('/'), || {
+            "media.s3.prefix: must end with `/`".to_owned()
+        });
+    }
+
+    fn previews(&mut self, config: &Config) {
+        let previews = &config.previews;
+        for (name, list) in [("allow", &previews.allow), ("deny", &previews.deny)] {
+            for (index, host) in list.iter().enumerate() {
+                let bare = host.strip_prefix("*.").unwrap_or(host);
+                let fine = !bare.is_empty()
+                    && !bare.contains(|c: char| "*/:".contains(c) || c.is_uppercase());
+                self.check(fine, || {
+                    format!(
+                        "previews.{name}[{index}]: must be like `example.org` or `*.example.org`"
+                    )
+                });
+            }
+        }
+        self.check(previews.max_page_bytes > 0 && previews.max_image_bytes > 0, || {
+            "previews: sizes must be above 0".to_owned()
+        });
+        self.check(http::HeaderValue::from_str(&previews.accept_language).is_ok(), || {
+            "previews.accept_language: must be fit for a header".to_owned()
+        });
     }
 
     fn smtp(&mut self, config: &Config) {

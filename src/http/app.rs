@@ -206,7 +206,7 @@ impl Predicate for Compressible {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         (kind.starts_with("application/json") || kind.starts_with("text/"))
-            && !response.headers().contains_key(header::CONTENT_RANGE)
+            && !response.headers().contains_key(header::ACCEPT_RANGES)
             && self.0.should_compress(response)
     }
 }

@@ -15,8 +15,10 @@ use super::{
     value::Json,
 };
 use crate::{
+    content::rows::{MediaRecord, QuarantineRecord, ThumbnailRecord, Usage, VerdictRecord},
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
     federation::ServerKeysRecord,
+    previews::rows::PreviewRecord,
     rooms::{
         auth_record::{AuthRecord, EventState, SnapshotNumber},
         receipts::{Receipt, ReceiptSlot},
@@ -254,6 +256,28 @@ tables! {
         (UserNumber, u64, OwnedRoomId, String) => Vec<u8>;
     /// A user's dehydrated device.
     DEHYDRATED_DEVICES = DehydratedDevices "dehydrated_devices": UserNumber => Json<Dehydrated>;
+    /// Media by the server in its `mxc://` URI and its ID.
+    MEDIA = Media "media" [Layout::TEXT]: (OwnedServerName, String) => Json<MediaRecord>;
+    /// When somebody last wanted a media, in ms since the Unix epoch. Written late and unsynced.
+    MEDIA_ACCESS = MediaAccess "media_access": (OwnedServerName, String) => u64;
+    /// What a user uploaded, by time (ms since the Unix epoch) and media ID: size in bytes.
+    USER_MEDIA = UserMedia "user_media" [Layout::NUMBERS.prefix(8)]: (UserNumber, u64, String) => u64;
+    /// How much a user uploaded.
+    MEDIA_USAGE = MediaUsage "media_usage": UserNumber => Json<Usage>;
+    /// Media that users have announced and not uploaded: when they expire, in ms since the Unix epoch.
+    PENDING_MEDIA = PendingMedia "pending_media" [Layout::NUMBERS.prefix(8)]: (UserNumber, String) => u64;
+    /// What refers to a file, by the hash of its content. A file without a row may be deleted.
+    BLOB_REFERENCES = BlobReferences "blob_references" [Layout::NUMBERS.prefix(32)]: ([u8; 32], String) => ();
+    /// What the scanner said about files.
+    BLOB_VERDICTS = BlobVerdicts "blob_verdicts": [u8; 32] => Json<VerdictRecord>;
+    /// Thumbnails by the hash of the picture and their size.
+    THUMBNAILS = Thumbnails "thumbnails" [Layout::TEXT.prefix(32)]: ([u8; 32], String) => Json<ThumbnailRecord>;
+    /// What was found out about web pages, by the hash of their address.
+    PREVIEWS = Previews "previews" [Layout::TEXT]: [u8; 32] => Json<PreviewRecord>;
+    /// When a preview is forgotten (ms since the Unix epoch), and the media ID of its picture.
+    PREVIEW_EXPIRY = PreviewExpiry "preview_expiry": (u64, [u8; 32], String) => ();
+    /// What is kept from people: kind and what.
+    QUARANTINE = Quarantine "quarantine": (String, String) => Json<QuarantineRecord>;
 
     // Tables of storage's own tests; they go last.
     @testing {

@@ -1,4 +1,4 @@
-//! How often logins and registrations may be tried.
+//! How often logins, registrations and uploads may be tried.
 
 use std::{
     net::IpAddr,
@@ -33,6 +33,8 @@ enum Counted {
     LoginToUnknown(String),
     LoginFrom(IpAddr),
     RegistrationFrom(IpAddr),
+    UploadBy(UserNumber),
+    PreviewFor(UserNumber),
 }
 
 /// How many counters are kept; the least used ones are forgotten first.
@@ -97,6 +99,16 @@ impl Limits {
     pub(crate) fn registration_from(&self, address: Option<IpAddr>) -> Result<(), LimitExceeded> {
         let Some(address) = address else { return Ok(()) };
         self.take(Counted::RegistrationFrom(network(address)), self.settings.registration_address)
+    }
+
+    /// Counts an upload by a user.
+    pub(crate) fn upload_by(&self, user: UserNumber) -> Result<(), LimitExceeded> {
+        self.take(Counted::UploadBy(user), self.settings.upload_user)
+    }
+
+    /// Counts a preview for a user.
+    pub(crate) fn preview_for(&self, user: UserNumber) -> Result<(), LimitExceeded> {
+        self.take(Counted::PreviewFor(user), self.settings.preview_user)
     }
 
     /// Takes one out of a bucket that holds `burst` and gets `per_minute` new ones (GCRA).

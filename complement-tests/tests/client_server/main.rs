@@ -21,6 +21,7 @@ mod filters;
 mod key_backup;
 mod keys;
 mod login;
+mod media;
 mod membership;
 mod messages;
 mod profile;

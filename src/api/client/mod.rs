@@ -11,6 +11,8 @@ pub(crate) mod device;
 pub(crate) mod filter;
 pub(crate) mod keys;
 pub(crate) mod login;
+pub(crate) mod media;
+pub(crate) mod media_download;
 pub(crate) mod profile;
 pub(crate) mod push_rules;
 pub(crate) mod receipts;

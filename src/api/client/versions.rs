@@ -14,7 +14,10 @@ use crate::api::{
 const VERSIONS: [&str; 3] = ["r0.6.1", "v1.1", "v1.2"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 7] = [
+const FEATURES: [(&str, bool); 10] = [
+    ("org.matrix.msc3916.stable", true),
+    ("fi.mau.msc2246", true),
+    ("fi.mau.msc2246.stable", true),
     ("org.matrix.msc3882", true),
     ("uk.tcpip.msc4133", true),
     ("uk.tcpip.msc4133.stable", true),
