@@ -112,6 +112,7 @@ fn status_of(kind: &ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Forbidden
         | ErrorKind::GuestAccessForbidden
+        | ErrorKind::InviteBlocked
         | ErrorKind::UserDeactivated
         | ErrorKind::UserSuspended
         | ErrorKind::WrongRoomKeysVersion(_) => StatusCode::FORBIDDEN,
@@ -160,6 +161,7 @@ impl From<RoomError> for ApiError {
             | RoomError::RemoteRoom { .. }
             | RoomError::UnknownEvent { .. }
             | RoomError::NoSuchState
+            | RoomError::NoEventThen
             | RoomError::UnknownAlias { .. } => ErrorKind::NotFound,
             RoomError::AliasTaken { creating: true, .. } => ErrorKind::RoomInUse,
             RoomError::AliasTaken { creating: false, .. } => {
@@ -168,6 +170,7 @@ impl From<RoomError> for ApiError {
             RoomError::RemoteUser { .. }
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
+            RoomError::InviteBlocked { .. } => ErrorKind::InviteBlocked,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
             RoomError::NotLeft { .. } | RoomError::BadThread => ErrorKind::Unknown,
             RoomError::BadState { .. } => ErrorKind::BadState,

@@ -12,9 +12,9 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 use super::{
     client::{
         self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
-        device, filter, keys, login, media, media_download, profile, push_rules, receipts,
-        register, relations, room_aliases, room_events, room_history, room_membership, threepid,
-        to_device, typing, versions,
+        device, directory as rooms_directory, filter, keys, login, media, media_download, people,
+        profile, push_rules, receipts, register, relations, reporting, room_aliases, room_events,
+        room_history, room_membership, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -138,7 +138,8 @@ fn servers(routes: Routes) -> Routes {
 fn rooms(routes: Routes) -> Routes {
     use ruma::api::client::{
         alias, context, directory, knock, membership, message, read_marker, receipt, redact,
-        relations as rel, room, state, sync, threads, typing as ty,
+        relations as rel, reporting as rep, room, space, state, sync, threads, typing as ty,
+        user_directory,
     };
     routes
         .add::<room::create_room::v3::Request, _, _>(create_room::create_room)
@@ -164,6 +165,25 @@ fn rooms(routes: Routes) -> Routes {
         .add::<message::get_message_events::v3::Request, _, _>(room_history::get_messages)
         .add::<membership::get_member_events::v3::Request, _, _>(room_history::get_members)
         .add::<membership::joined_members::v3::Request, _, _>(room_history::get_joined_members)
+        .add::<room::get_event_by_timestamp::v1::Request, _, _>(
+            room_history::get_event_by_timestamp,
+        )
+        .add::<directory::get_public_rooms::v3::Request, _, _>(rooms_directory::get_public_rooms)
+        .add::<directory::get_public_rooms_filtered::v3::Request, _, _>(
+            rooms_directory::get_public_rooms_filtered,
+        )
+        .add::<room::get_summary::v1::Request, _, _>(rooms_directory::get_summary)
+        .add::<room::report_content::v3::Request, _, _>(reporting::report_content)
+        .add::<room::report_room::v3::Request, _, _>(reporting::report_room)
+        .add::<rep::report_user::v3::Request, _, _>(reporting::report_user)
+        .add::<space::get_hierarchy::v1::Request, _, _>(rooms_directory::get_hierarchy)
+        .add::<user_directory::search_users::v3::Request, _, _>(people::search_users)
+        .add::<membership::get_mutual_rooms::v1::Request, _, _>(people::get_mutual_rooms)
+        .path(
+            MethodFilter::GET,
+            "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms",
+            people::get_mutual_rooms_unstable,
+        )
         .add::<rel::get_relating_events::v1::Request, _, _>(relations::get_relating_events)
         .add::<rel::get_relating_events_with_rel_type::v1::Request, _, _>(
             relations::get_relating_events_with_rel_type,

@@ -113,6 +113,7 @@ impl Rooms {
         if let Some(user) = new.invite.iter().find(|user| !self.is_local(user)) {
             return Err(RoomError::RemoteUser { user: user.clone() });
         }
+        let new = &self.without_refused(&session.user_id, new).await?;
         let version = new.version.clone().unwrap_or(DEFAULT_VERSION);
         let unsupported = || RoomError::UnsupportedRoomVersion { version: version.to_string() };
         let rules = version

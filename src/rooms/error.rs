@@ -31,6 +31,9 @@ pub(crate) enum RoomError {
         /// Which.
         event: OwnedEventId,
     },
+    /// The room has no event on that side of the time. (`M_NOT_FOUND`, 404)
+    #[error("there is no event that you may see on that side of the time")]
+    NoEventThen,
     /// No state event has that type and state key. (`M_NOT_FOUND`, 404)
     #[error("the room has no state of this type and state key")]
     NoSuchState,
@@ -60,6 +63,12 @@ pub(crate) enum RoomError {
     Forbidden {
         /// What stands against it.
         why: String,
+    },
+    /// The user does not let the other invite them. (`M_INVITE_BLOCKED`, 403)
+    #[error("{user} does not want to be invited")]
+    InviteBlocked {
+        /// Who.
+        user: OwnedUserId,
     },
     /// A guest may not do this. (`M_GUEST_ACCESS_FORBIDDEN`, 403)
     #[error("guests may not do this")]

@@ -1,8 +1,9 @@
 //! What is kept beside the events of a room so that they are found: written in an event's batch.
 
 use super::{
+    people,
     record::{EventNumber, EventRecord},
-    relations,
+    relations, timestamps,
 };
 use crate::storage::{Batch, intern::RoomNumber};
 
@@ -15,6 +16,8 @@ pub(super) fn added(
     record: &EventRecord,
 ) {
     relations::index(batch, room, key, number, record);
+    timestamps::index(batch, room, number, record);
+    people::index(batch, record);
 }
 
 /// Queues the deletion of the rows that lead to an event which is redacted; `record` is what it was

@@ -81,6 +81,9 @@ impl Rooms {
         if change == Change::Invite && !self.is_local(target) {
             return Err(RoomError::RemoteUser { user: target.to_owned() });
         }
+        if change == Change::Invite {
+            self.check_invite(&session.user_id, target).await?;
+        }
         let room = self.room(room_id).await?;
         let (me, guest) = (Sender::from(session), session.guest);
         self.retried(|| self.try_change(me, guest, &room, target, change, reason)).await

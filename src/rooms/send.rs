@@ -75,7 +75,13 @@ impl Rooms {
         let room = self.room(room_id).await?;
         match event_type {
             "m.room.canonical_alias" => self.check_aliases(&room, &content).await?,
-            "m.room.member" => self.check_member(session, state_key, &content)?,
+            "m.room.member" => {
+                self.check_member(session, state_key, &content)?;
+                let invites = content.get("membership").and_then(|is| is.as_str());
+                if let (Some("invite"), Ok(target)) = (invites, ruma::UserId::parse(state_key)) {
+                    self.check_invite(&session.user_id, &target).await?;
+                }
+            }
             _ => {}
         }
         let draft = Draft::state(event_type, state_key, content);

@@ -19,14 +19,17 @@ use crate::{
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
     federation::ServerKeysRecord,
     previews::rows::PreviewRecord,
+    push::Tally,
     rooms::{
         auth_record::{AuthRecord, EventState, SnapshotNumber},
+        people::SeenProfile,
         receipts::{Receipt, ReceiptSlot},
         record::{
             AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord,
             UserRoom,
         },
         relations::{Relation, RelationKind},
+        reports::Report,
     },
     users::{
         Profile,
@@ -184,6 +187,17 @@ tables! {
     THREAD_PARTICIPANTS = ThreadParticipants "thread_participants" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId, UserNumber, i64) => ();
 
+    /// A room's events by the time that their senders claim, in ms since the Unix epoch.
+    TIMESTAMPS = Timestamps "timestamps" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64, EventNumber) => ();
+    /// Words in the names of users who came into rooms.
+    NAME_WORDS = NameWords "name_words": (String, OwnedUserId) => ();
+    /// Names and pictures as member events showed them last.
+    SEEN_PROFILES = SeenProfiles "seen_profiles" [Layout::TEXT]: OwnedUserId => Json<SeenProfile>;
+
+    /// What was reported to those who run the server, in the order in which it came.
+    REPORTS = Reports "reports" [Layout::TEXT]: u64 => Json<Report>;
+    /// What a user has not read in a room, where counting it anew would take long.
+    UNREAD = Unread "unread" [Layout::TEXT.prefix(8)]: (UserNumber, RoomNumber) => Json<Tally>;
     /// Up to where a user has read: the latest receipt by kind and thread.
     RECEIPTS = Receipts "receipts" [Layout::TEXT.prefix(8)]: (RoomNumber, UserNumber, String, String) => Json<Receipt>;
     /// Which receipts changed, by stream position; a receipt stands here once.

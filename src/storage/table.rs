@@ -39,6 +39,13 @@ impl<K> Range<K> {
         Self { start, end, key: PhantomData }
     }
 
+    /// All keys whose first part is a text that begins with `text`, which has no zero byte.
+    pub(crate) fn text_beginning_with(text: &str) -> Self {
+        let start = text.as_bytes().to_vec();
+        let end = after_all_beginning_with(&start);
+        Self { start, end, key: PhantomData }
+    }
+
     /// Without what comes before `key`.
     #[must_use]
     pub(crate) fn from(mut self, key: &(impl AsKey<K> + ?Sized)) -> Self {

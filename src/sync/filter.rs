@@ -18,6 +18,8 @@ pub(crate) struct SyncFilter {
     pub(super) room_account_data: TypeFilter,
     pub(super) account_data: TypeFilter,
     pub(super) include_leave: bool,
+    /// Unread counts of threads are told apart.
+    pub(super) unread_by_thread: bool,
     rooms: RoomList,
 }
 
@@ -39,6 +41,7 @@ impl From<FilterDefinition> for SyncFilter {
     fn from(filter: FilterDefinition) -> Self {
         let room = filter.room;
         Self {
+            unread_by_thread: room.timeline.unread_thread_notifications,
             timeline: room.timeline.into(),
             state: room.state.into(),
             ephemeral: room.ephemeral.into(),

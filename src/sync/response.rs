@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::e2ee::DeviceLists;
+use crate::push::Count;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -51,6 +52,10 @@ pub(crate) struct Rooms {
 pub(crate) struct Joined {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) summary: Option<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unread_notifications: Option<Counts>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) unread_thread_notifications: BTreeMap<String, Counts>,
     pub(crate) timeline: Timeline,
     #[serde(flatten)]
     pub(crate) state: State,
@@ -69,6 +74,21 @@ pub(crate) struct Summary {
     pub(crate) joined_member_count: usize,
     #[serde(rename = "m.invited_member_count")]
     pub(crate) invited_member_count: usize,
+}
+
+/// What the user has not read.
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Counts {
+    pub(crate) notification_count: u64,
+    pub(crate) highlight_count: u64,
+}
+
+impl From<Count> for Counts {
+    fn from(count: Count) -> Self {
+        Self { notification_count: count.notifications, highlight_count: count.highlights }
+    }
 }
 
 /// The latest events of a room.

@@ -21,7 +21,7 @@ use crate::{
         record::{EventNumber, EventRecord, Membership, UserRoom},
     },
     storage::{Range, Snapshot, StorageError, intern::UserNumber, schema::ACCOUNT_DATA},
-    users::session::Session,
+    users::{Ignored, session::Session},
 };
 
 /// Names that stand for a room without a name: at most this many.
@@ -77,7 +77,27 @@ impl RoomReader<'_> {
             (Some(_), None) => self.all_account_data().await?,
             _ => account_data,
         };
+        // The counts change with what was sent and what was read; both are in the response.
+        if known_since.is_none() || self.request.full_state || !joined.is_empty() {
+            self.add_counts(&mut joined).await?;
+        }
         Ok(joined)
+    }
+
+    /// Adds what the user has not read.
+    async fn add_counts(&self, joined: &mut Joined) -> Result<(), RoomError> {
+        let Session { user, user_id, .. } = self.session;
+        let member = self.user_room.position;
+        let unread = &self.sync.unread;
+        let tally = unread.count(self.at, &self.room, *user, user_id, member, self.until).await?;
+        if self.request.filter.unread_by_thread {
+            joined.unread_notifications = Some(tally.main().into());
+            joined.unread_thread_notifications =
+                tally.threads().map(|(thread, count)| (thread.to_owned(), count.into())).collect();
+        } else {
+            joined.unread_notifications = Some(tally.total().into());
+        }
+        Ok(())
     }
 
     /// The room of a user who has left it, up to their leaving.
@@ -239,7 +259,9 @@ impl RoomReader<'_> {
             None => Some(sync.typing.now(room)).filter(|users| !users.is_empty()),
         };
         if let Some(users) = typing.filter(|_| filter.wants("m.typing")) {
-            let users = sync.db.users().names(&sync.db, &users).await?;
+            let ignored = Ignored::load(self.at, self.session.user).await?;
+            let mut users = sync.db.users().names(&sync.db, &users).await?;
+            users.retain(|user| !ignored.contains(user));
             events.push(raw(&json!({"type": "m.typing", "content": {"user_ids": users}})));
         }
         if filter.wants("m.receipt") {
@@ -247,22 +269,27 @@ impl RoomReader<'_> {
             let receipts =
                 sync.receipts.changed(self.at, room, self.session.user, since, self.until).await?;
             if !receipts.is_empty() {
-                events.push(self.receipt_event(receipts).await?);
+                events.extend(self.receipt_event(receipts).await?);
             }
         }
         Ok(Events { events })
     }
 
-    /// Receipts as one `m.receipt` event: by event, kind and user.
+    /// Receipts as one `m.receipt` event: by event, kind and user. None if all are of users who are
+    /// ignored.
     async fn receipt_event(
         &self,
         receipts: Vec<(ReceiptSlot, Receipt)>,
-    ) -> Result<Box<RawValue>, StorageError> {
+    ) -> Result<Option<Box<RawValue>>, StorageError> {
+        let ignored = Ignored::load(self.at, self.session.user).await?;
         let db = &self.sync.db;
         let mut content: BTreeMap<_, BTreeMap<_, BTreeMap<OwnedUserId, serde_json::Value>>> =
             BTreeMap::new();
         for (slot, receipt) in receipts {
             let user = db.users().name(db, UserNumber(slot.user)).await?;
+            if ignored.contains(&user) {
+                continue;
+            }
             let mut data = json!({"ts": receipt.ts});
             if let (false, Some(data)) = (slot.thread.is_empty(), data.as_object_mut()) {
                 data.insert("thread_id".to_owned(), slot.thread.into());
@@ -270,7 +297,8 @@ impl RoomReader<'_> {
             let by_kind = content.entry(receipt.event_id).or_default();
             by_kind.entry(slot.kind).or_default().insert(user, data);
         }
-        Ok(raw(&json!({"type": "m.receipt", "content": content})))
+        let event = raw(&json!({"type": "m.receipt", "content": content}));
+        Ok((!content.is_empty()).then_some(event))
     }
 
     async fn all_account_data(&self) -> Result<Events, StorageError> {

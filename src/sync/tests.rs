@@ -17,6 +17,7 @@ use super::{Request, Sync, SyncError, SyncFilter, token::SyncToken};
 use crate::{
     clock::{Clock, Random},
     e2ee::{E2ee, Keys, ToDevice},
+    push::{PushRules, Unread},
     rooms::{
         Boundary, Change, EventFilter, NewRoom, PageRequest, Preset, Profile, Rooms,
         keys::ServerKey, receipts::Receipts, typing::Typing,
@@ -24,6 +25,7 @@ use crate::{
     shutdown::Shutdown,
     storage::{Batch, Db, Json, schema::DEVICES},
     users::{
+        AccountData,
         rows::Device,
         session::{Session, Sessions},
     },
@@ -62,6 +64,7 @@ impl World {
             typing.clone(),
             receipts,
             e2ee,
+            Unread::new(db.clone(), rooms.clone(), PushRules::new(AccountData::new(db.clone()))),
             sessions.clone(),
             shutdown.stopping(),
         );

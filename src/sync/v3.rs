@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     e2ee::{DELIVERED_AT_ONCE, E2ee},
+    push::Unread,
     rooms::{
         Rooms,
         receipts::Receipts,
@@ -46,6 +47,7 @@ pub(crate) struct Sync {
     pub(super) typing: Typing,
     pub(super) receipts: Receipts,
     pub(super) e2ee: E2ee,
+    pub(super) unread: Unread,
     sessions: Sessions,
     stopping: Stopping,
 }
@@ -70,16 +72,18 @@ pub(super) type RoomAccountData = BTreeMap<RoomNumber, Vec<Box<RawValue>>>;
 
 impl Sync {
     /// Syncs over these areas.
+    #[expect(clippy::too_many_arguments, reason = "the areas of which a response is made")]
     pub(crate) fn new(
         db: Db,
         rooms: Rooms,
         typing: Typing,
         receipts: Receipts,
         e2ee: E2ee,
+        unread: Unread,
         sessions: Sessions,
         stopping: Stopping,
     ) -> Self {
-        Self { db, rooms, typing, receipts, e2ee, sessions, stopping }
+        Self { db, rooms, typing, receipts, e2ee, unread, sessions, stopping }
     }
 
     /// What happened since the token: at once if there is something, or when something happens, or
@@ -218,6 +222,9 @@ impl Sync {
                 }
             }
             Membership::Invite => {
+                if self.rooms.hides_invite(at, session.user, number, &user_room).await? {
+                    return Ok(());
+                }
                 let events = stripped(&user_room.stripped_state)?;
                 rooms.invite.insert(room_id, Invited { invite_state: Stripped { events } });
             }

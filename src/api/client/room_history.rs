@@ -2,9 +2,11 @@
 
 use axum::extract::State;
 use ruma::{
+    MilliSecondsSinceUnixEpoch, UInt,
     api::client::{
         membership::{get_member_events, joined_members},
         message::get_message_events,
+        room::get_event_by_timestamp,
     },
     serde::Raw,
 };
@@ -68,6 +70,17 @@ pub(crate) async fn get_members(
     Ok(Ruma(get_member_events::v3::Response::new(
         members.into_iter().map(Raw::from_json).collect(),
     )))
+}
+
+/// `GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event`
+pub(crate) async fn get_event_by_timestamp(
+    State(rooms): State<Rooms>,
+    Client { session, request, .. }: Client<get_event_by_timestamp::v1::Request>,
+) -> Result<Ruma<get_event_by_timestamp::v1::Response>, ApiError> {
+    let ts_ms = u64::from(request.ts.get());
+    let (event_id, ts_ms) = rooms.event_at(&session, &request.room_id, ts_ms, request.dir).await?;
+    let ts = MilliSecondsSinceUnixEpoch(UInt::try_from(ts_ms).unwrap_or(UInt::MAX));
+    Ok(Ruma(get_event_by_timestamp::v1::Response::new(event_id, ts)))
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`

@@ -14,10 +14,25 @@ use crate::api::{
 const VERSIONS: [&str; 3] = ["r0.6.1", "v1.1", "v1.2"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 10] = [
+const FEATURES: [(&str, bool); 25] = [
     ("org.matrix.msc3916.stable", true),
     ("fi.mau.msc2246", true),
     ("fi.mau.msc2246.stable", true),
+    ("org.matrix.msc2285.stable", true),
+    ("org.matrix.msc3030", true),
+    ("org.matrix.msc3266", true),
+    ("org.matrix.msc3440.stable", true),
+    ("org.matrix.msc3715.stable", true),
+    ("org.matrix.msc3771", true),
+    ("org.matrix.msc3773", true),
+    ("org.matrix.msc3827.stable", true),
+    ("org.matrix.msc3856.stable", true),
+    ("org.matrix.msc3952_intentional_mentions", true),
+    ("org.matrix.msc3981", true),
+    ("org.matrix.msc4155", true),
+    ("org.matrix.msc4380.stable", true),
+    ("uk.half-shot.msc2666.query_mutual_rooms", true),
+    ("uk.half-shot.msc2666.query_mutual_rooms.stable", true),
     ("org.matrix.msc3882", true),
     ("uk.tcpip.msc4133", true),
     ("uk.tcpip.msc4133.stable", true),

@@ -1,0 +1,92 @@
+//! An event as push rules look at it: read once, for all members of its room.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::Value;
+
+use crate::rooms::{Room, record::EventRecord, relations::RelatesTo};
+
+/// What conditions ask of an event.
+#[derive(Debug)]
+pub(crate) struct PushEvent {
+    pub(super) event_id: OwnedEventId,
+    pub(super) event_type: String,
+    pub(super) state_key: Option<String>,
+    pub(crate) sender: OwnedUserId,
+    pub(super) room_id: OwnedRoomId,
+    pub(super) content: Value,
+    /// `content.body` in lower case: what most patterns are looked for in.
+    pub(super) body: Option<String>,
+    /// Its place in the order of arrival.
+    pub(super) position: u64,
+    /// The root of the thread it is in; none: in the main timeline.
+    pub(super) thread: Option<OwnedEventId>,
+    /// It was redacted: nobody is notified of it any more.
+    pub(super) redacted: bool,
+    /// It redacts another.
+    pub(super) redacts: bool,
+}
+
+impl PushEvent {
+    /// Reads an event; `thread` is the root of the thread it is in.
+    pub(super) fn new(room: &Room, record: &EventRecord, thread: Option<OwnedEventId>) -> Self {
+        // What is stored is JSON.
+        let content: Value = serde_json::from_str(record.content()).unwrap_or_default();
+        let body = content.get("body").and_then(Value::as_str).map(str::to_lowercase);
+        Self {
+            event_id: record.event_id.clone(),
+            event_type: record.event_type.clone(),
+            state_key: record.state_key.clone(),
+            sender: record.sender_id.clone(),
+            room_id: room.id.clone(),
+            content,
+            body,
+            position: record.position,
+            thread,
+            redacted: record.redacted_by.is_some(),
+            redacts: record.redacts.is_some(),
+        }
+    }
+
+    /// The text at a path.
+    pub(super) fn text(&self, path: &[String]) -> Option<&str> {
+        match path {
+            [key] => match key.as_str() {
+                "type" => Some(&self.event_type),
+                "state_key" => self.state_key.as_deref(),
+                "sender" => Some(self.sender.as_str()),
+                "room_id" => Some(self.room_id.as_str()),
+                "event_id" => Some(self.event_id.as_str()),
+                _ => None,
+            },
+            _ => self.value(path)?.as_str(),
+        }
+    }
+
+    /// The value at a path within the content.
+    pub(super) fn value(&self, path: &[String]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        if first != "content" {
+            return None;
+        }
+        rest.iter().try_fold(&self.content, |value, key| value.as_object()?.get(key))
+    }
+}
+
+/// What an event's thread hangs on: the thread itself, or the next event on the way to it.
+pub(super) enum ThreadStep {
+    /// It is in the main timeline.
+    Main,
+    /// It is in the thread of this root.
+    Root(OwnedEventId),
+    /// Its thread is that of this event.
+    Parent(OwnedEventId),
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
+pub(super) fn thread_step(record: &EventRecord) -> ThreadStep {
+    match RelatesTo::in_content(record.content()) {
+        None => ThreadStep::Main,
+        Some(to) if to.rel_type == "m.thread" => ThreadStep::Root(to.parent),
+        Some(to) => ThreadStep::Parent(to.parent),
+    }
+}

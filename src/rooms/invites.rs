@@ -1,0 +1,78 @@
+//! Invitations that those who are invited do not want.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+
+use ruma::UserId;
+
+use super::{
+    NewRoom, Rooms,
+    error::RoomError,
+    record::{Membership, UserRoom},
+};
+use crate::{
+    storage::{
+        Read,
+        intern::{RoomNumber, UserNumber},
+        schema::EVENTS,
+    },
+    users::{InviteRules, Verdict},
+};
+
+impl Rooms {
+    /// Whether `inviter` may invite `target`.
+    ///
+    /// # Errors
+    /// [`RoomError::InviteBlocked`] if `target` is of this server and does not want it.
+    pub(super) async fn check_invite(
+        &self,
+        inviter: &UserId,
+        target: &UserId,
+    ) -> Result<(), RoomError> {
+        if !self.is_local(target) {
+            return Ok(());
+        }
+        let Some(user) = self.db().users().find(self.db(), target).await? else { return Ok(()) };
+        match InviteRules::load(self.db(), user).await?.judge(inviter) {
+            Verdict::Refuse => Err(RoomError::InviteBlocked { user: target.to_owned() }),
+            Verdict::Show | Verdict::Hide => Ok(()),
+        }
+    }
+
+    /// The room without the invitations that would be refused: it is made all the same.
+    pub(super) async fn without_refused(
+        &self,
+        inviter: &UserId,
+        new: &NewRoom,
+    ) -> Result<NewRoom, RoomError> {
+        let mut new = new.clone();
+        let mut invite = Vec::with_capacity(new.invite.len());
+        for user in std::mem::take(&mut new.invite) {
+            match self.check_invite(inviter, &user).await {
+                Ok(()) => invite.push(user),
+                Err(RoomError::InviteBlocked { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        new.invite = invite;
+        Ok(new)
+    }
+
+    /// Whether the user does not want to see an invitation that was made.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn hides_invite(
+        &self,
+        at: &impl Read,
+        user: UserNumber,
+        room: RoomNumber,
+        invite: &UserRoom,
+    ) -> Result<bool, RoomError> {
+        if invite.membership != Membership::Invite {
+            return Ok(false);
+        }
+        let Some(event) = EVENTS.get(at, &(room, invite.event)).await? else { return Ok(false) };
+        let rules = InviteRules::load(at, user).await?;
+        Ok(rules.judge(&event.sender_id) != Verdict::Show)
+    }
+}
