@@ -8,9 +8,9 @@ use crate::{
     api::router,
     clock::{Clock, Random},
     config::Config,
-    content::{Content, OpenError},
+    content::{Content, OpenError, RemoteMedia},
     e2ee::{Backups, DehydratedDevices, E2ee, Keys, ToDevice},
-    federation::{Federation, FederationStartError},
+    federation::{FederatedMedia, Federation, FederationStartError},
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
     push::{PushRules, Unread},
@@ -148,9 +148,11 @@ impl Server {
             Accounts::new(config, db.clone(), clock.clone(), random.clone(), sessions.clone())?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
-        let content = Content::open(config, db.clone(), clock.clone(), random.clone())?;
-        tokio::spawn(content.clone().keep_up(stopping.clone()));
         let outgoing = Outgoing::new(&config.outgoing)?;
+        let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
+        let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
+        let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;
+        tokio::spawn(content.clone().keep_up(stopping.clone()));
         let previews = Previews::new(config, db.clone(), clock.clone(), content.clone(), outgoing)?;
         tokio::spawn(previews.clone().keep_up(stopping.clone()));
         let profiles = Profiles::new(db.clone());

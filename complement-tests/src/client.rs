@@ -136,7 +136,8 @@ impl std::fmt::Display for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {}", self.sender, self.method, self.url)?;
         if let Some(body) = &self.body {
-            let shown: String = String::from_utf8_lossy(body).chars().take(1000).collect();
+            let beginning = body.get(..4000).unwrap_or(body);
+            let shown: String = String::from_utf8_lossy(beginning).chars().take(1000).collect();
             write!(f, "\n{shown}")?;
         }
         Ok(())

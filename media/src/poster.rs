@@ -118,3 +118,34 @@ impl Drop for Running {
         let _ = self.0.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(20);
+
+    async fn ask(program: &str, time: Duration, kind: Kind) -> Result<Bytes, PosterError> {
+        let file = Arc::new(LocalFile::InStore("/a/video".into()));
+        Posters::new(program.into(), time).poster(file, kind).await
+    }
+
+    #[tokio::test]
+    async fn the_program_is_told_the_format_and_may_open_files_only() {
+        let told = ask("/bin/echo", TIME, Kind::Mp4).await.unwrap();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        assert!(told.contains("-protocol_whitelist file -f mov -i /a/video"), "{told}");
+        for kind in [Kind::Png, Kind::Gif] {
+            let refused = ask("/bin/echo", TIME, kind).await;
+            assert!(matches!(refused, Err(PosterError::NotAVideo)), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_is_an_error() {
+        let nothing = ask("/bin/false", TIME, Kind::Ogg).await;
+        assert!(matches!(nothing, Err(PosterError::NoPicture)), "{nothing:?}");
+        let missing = ask("/nonexistent/ffmpeg", TIME, Kind::Ogg).await;
+        assert!(matches!(missing, Err(PosterError::Program { .. })), "{missing:?}");
+    }
+}

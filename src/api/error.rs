@@ -20,7 +20,7 @@ use ruma::api::{
 };
 
 use crate::{
-    content::ContentError,
+    content::{ContentError, RemoteError},
     e2ee::E2eeError,
     federation::{NotAuthenticated, PeerError},
     http::BodyError,
@@ -417,8 +417,10 @@ impl From<BodyError> for ApiError {
 impl From<ContentError> for ApiError {
     fn from(error: ContentError) -> Self {
         match &error {
-            ContentError::NotFound => Self::not_found(&error),
-            ContentError::NotYetUploaded => {
+            ContentError::NotFound | ContentError::Remote(RemoteError::NotFound) => {
+                Self::not_found(&error)
+            }
+            ContentError::NotYetUploaded | ContentError::Remote(RemoteError::NotYetUploaded) => {
                 Self::with_status(StatusCode::GATEWAY_TIMEOUT, ErrorKind::NotYetUploaded, &error)
             }
             ContentError::CannotOverwrite => {
@@ -438,6 +440,13 @@ impl From<ContentError> for ApiError {
             ContentError::Thumbnail(ThumbnailError::Busy) => busy(),
             // Spec: 400 `M_UNKNOWN`, "Cannot generate thumbnails for the requested content".
             ContentError::Thumbnail(_) => Self::new(ErrorKind::Unknown, &error),
+            ContentError::Remote(RemoteError::TooLarge) => {
+                Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::TooLarge, &error)
+            }
+            ContentError::Remote(RemoteError::Failed(_)) => {
+                tracing::info!(error = causes(&error), "media not fetched");
+                Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, &error)
+            }
             ContentError::Scan(_) => {
                 tracing::error!(error = %causes(&error), "a file could not be scanned");
                 Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, &error)

@@ -6,7 +6,8 @@ use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
 };
-use futures::TryStreamExt as _;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use media::{range::Wanted, serve};
 use ruma::{
@@ -29,7 +30,16 @@ pub(crate) struct FileRequest<'a> {
 
 /// Whether a query says that the client may be redirected.
 pub(crate) fn allows_redirect(uri: &http::Uri) -> bool {
-    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "allow_redirect=true"))
+    says(uri, "allow_redirect=true")
+}
+
+/// Whether a query lets other servers be asked.
+pub(crate) fn allows_remote(uri: &http::Uri) -> bool {
+    !says(uri, "allow_remote=false")
+}
+
+fn says(uri: &http::Uri, what: &str) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == what))
 }
 
 /// The answer with a file, or with the part of it that is wanted.
@@ -95,6 +105,27 @@ pub(crate) async fn answer(
         }))
     };
     Ok((status, headers, body).into_response())
+}
+
+/// The answer to another server: metadata, of which there is none yet, and then the file.
+///
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1mediadownloadmediaid>
+pub(crate) async fn multipart(content: &Content, served: Served) -> Result<Response, ApiError> {
+    let boundary = content.new_boundary();
+    let (kind, disposition) = (&served.content_type, disposition(&served));
+    let before = format!(
+        "\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n\
+         Content-Type: {kind}\r\nContent-Disposition: {disposition}\r\n\r\n"
+    );
+    let after = format!("\r\n--{boundary}--\r\n");
+    let bytes = served.bytes + (before.len() + after.len()) as u64;
+    let file = content.read(&served, 0..served.bytes).await.map_err(ContentError::Blob)?;
+    let piece = |text: String| stream::once(std::future::ready(Ok(Bytes::from(text))));
+    let body = Body::from_stream(piece(before).chain(file).chain(piece(after)));
+    let mut headers = HeaderMap::new();
+    set(&mut headers, header::CONTENT_TYPE, &format!("multipart/mixed; boundary={boundary}"));
+    set(&mut headers, header::CONTENT_LENGTH, &bytes.to_string());
+    Ok((headers, body).into_response())
 }
 
 /// Shown by a browser only if that is harmless.

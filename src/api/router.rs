@@ -120,7 +120,7 @@ fn accounts(routes: Routes) -> Routes {
 
 /// Other servers.
 fn servers(routes: Routes) -> Routes {
-    use ruma::api::federation::{discovery as d, query as q};
+    use ruma::api::federation::{authenticated_media as am, discovery as d, query as q};
     routes
         .add::<d::get_server_keys::v2::Request, _, _>(server::keys::get_server_keys)
         .add::<d::get_remote_server_keys::v2::Request, _, _>(server::keys::get_remote_server_keys)
@@ -132,6 +132,8 @@ fn servers(routes: Routes) -> Routes {
             server::query::get_profile_information,
         )
         .add::<q::get_room_information::v1::Request, _, _>(server::query::get_room_information)
+        .add::<am::get_content::v1::Request, _, _>(server::media::get_content)
+        .add::<am::get_content_thumbnail::v1::Request, _, _>(server::media::get_content_thumbnail)
 }
 
 /// Rooms: creating, being in them, sending, reading.

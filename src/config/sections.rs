@@ -192,6 +192,8 @@ pub(crate) struct Media {
     pub(crate) max_upload_bytes: u64,
     /// Whether what is uploaded from now on can be had only with a token.
     pub(crate) freeze_unauthenticated: bool,
+    /// The largest media fetched from another server.
+    pub(crate) max_remote_bytes: u64,
     /// Media types such as `image/png` or `image/*`; empty: all.
     pub(crate) allowed_types: Vec<String>,
     /// How long an announced media is waited for.
@@ -217,6 +219,7 @@ impl Default for Media {
         Self {
             max_upload_bytes: 100 * 1024 * 1024,
             freeze_unauthenticated: true,
+            max_remote_bytes: 100 * 1024 * 1024,
             allowed_types: Vec::new(),
             unused_expires_seconds: 86_400,
             max_pending_uploads: 20,

@@ -153,6 +153,7 @@ impl Problems {
         let media = &config.media;
         for (key, value) in [
             ("max_upload_bytes", media.max_upload_bytes),
+            ("max_remote_bytes", media.max_remote_bytes),
             ("unused_expires_seconds", media.unused_expires_seconds),
             ("max_pending_uploads", media.max_pending_uploads.into()),
             ("thumbnails.workers", media.thumbnails.workers as u64),

@@ -2,6 +2,7 @@
 
 use media::{blob::BlobError, thumbnail::ThumbnailError};
 
+use super::remote::RemoteError;
 use crate::{http::BodyError, storage::StorageError, users::limits::LimitExceeded};
 
 /// Why something about media was refused or failed.
@@ -52,6 +53,9 @@ pub(crate) enum ContentError {
     /// The scanner gave no verdict; without one the file is not given out.
     #[error("the file could not be scanned")]
     Scan(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another server gave no file.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The files failed.
     #[error("the media store failed")]
     Blob(#[source] BlobError),

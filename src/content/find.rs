@@ -45,6 +45,17 @@ pub(crate) enum Access {
     Anybody,
 }
 
+/// How a request wants a media.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// How long to wait for one that was only announced.
+    pub(crate) wait: Duration,
+    /// Who asks.
+    pub(crate) access: Access,
+    /// Whether another server may be asked for its own.
+    pub(crate) allow_remote: bool,
+}
+
 impl Content {
     /// The file of a media, waiting for it if it was only announced.
     ///
@@ -54,15 +65,21 @@ impl Content {
         &self,
         server: &ServerName,
         media_id: &str,
-        wait: Duration,
-        access: Access,
+        wish: Wish,
     ) -> Result<Served, ContentError> {
         if !is_media_id(media_id) {
             return Err(ContentError::NotFound);
         }
-        let record = self.arrived(server, media_id, wait).await?;
-        let frozen = self.shared.settings.freeze_unauthenticated && !record.open;
-        if access == Access::Anybody && frozen {
+        let frozen = wish.access == Access::Anybody && self.shared.settings.freeze_unauthenticated;
+        let wish = Wish { wait: wish.wait.min(MAX_WAIT), ..wish };
+        let record = if server == self.shared.server_name {
+            self.arrived(server, media_id, wish.wait).await?
+        } else {
+            // What would be fetched now is not for everybody.
+            let allow_remote = wish.allow_remote && !frozen;
+            self.remote(server, media_id, Wish { allow_remote, ..wish }).await?
+        };
+        if frozen && !record.open {
             return Err(ContentError::NotFound);
         }
         let Some(file) = &record.file else { return Err(ContentError::NotYetUploaded) };
@@ -88,7 +105,7 @@ impl Content {
         wait: Duration,
     ) -> Result<MediaRecord, ContentError> {
         let shared = &*self.shared;
-        let until = Instant::now() + wait.min(MAX_WAIT);
+        let until = Instant::now() + wait;
         loop {
             // Before the row is read, so that nothing that arrives in between is missed.
             let arrival = shared.arrived.notified();

@@ -9,6 +9,7 @@ mod locks;
 mod pending;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the administration API"))]
 mod quarantine;
+mod remote;
 mod removal;
 pub(crate) mod rows;
 mod scanning;
@@ -39,8 +40,9 @@ use crate::{
 
 pub(crate) use self::{
     error::ContentError,
-    find::{Access, Served},
+    find::{Access, Served, Wish},
     locks::Locks,
+    remote::{RemoteError, RemoteFile, RemoteMedia},
     thumbnails::ThumbnailRequest,
     upload::Declared,
 };
@@ -76,6 +78,8 @@ struct Shared {
     thumbnailer: Thumbnailer,
     posters: Option<Posters>,
     scanner: Option<Scanner>,
+    /// `None`: other servers are not asked.
+    remote: Option<Arc<dyn RemoteMedia>>,
     limits: Limits,
     /// Whoever keeps a file, deletes it or asks about it, by its hash.
     files: Locks<Hash>,
@@ -83,6 +87,8 @@ struct Shared {
     owners: Locks<UserNumber>,
     /// Whoever makes a thumbnail.
     making: Locks<(Hash, String)>,
+    /// Whoever fetches a media of another server.
+    fetching: Locks<rows::MediaKey>,
     /// Whoever has a file scanned.
     scanning: Locks<Hash>,
     /// Told whenever a file arrives that was announced before.
@@ -99,6 +105,7 @@ impl Content {
         db: Db,
         clock: Clock,
         random: Random,
+        remote: Option<Arc<dyn RemoteMedia>>,
     ) -> Result<Self, OpenError> {
         let folder = config.data_dir.join("media");
         let staging = Staging::open(&folder.join("incoming"))?;
@@ -117,7 +124,7 @@ impl Content {
                 Arc::new(Objects::open(&settings, staging.clone())?)
             }
         };
-        Ok(Self::over(config, db, clock, random, store, staging)?)
+        Ok(Self::over(config, db, clock, random, (store, staging), remote)?)
     }
 
     /// The repository over any store.
@@ -126,8 +133,8 @@ impl Content {
         db: Db,
         clock: Clock,
         random: Random,
-        store: Arc<dyn BlobStore>,
-        staging: Staging,
+        (store, staging): (Arc<dyn BlobStore>, Staging),
+        remote: Option<Arc<dyn RemoteMedia>>,
     ) -> Result<Self, OutgoingError> {
         let settings = config.media.clone();
         let thumbnails = &settings.thumbnails;
@@ -142,6 +149,7 @@ impl Content {
                 thumbnailer,
                 posters,
                 scanner,
+                remote,
                 settings,
                 db,
                 clock,
@@ -151,6 +159,7 @@ impl Content {
                 files: Locks::default(),
                 owners: Locks::default(),
                 making: Locks::default(),
+                fetching: Locks::default(),
                 scanning: Locks::default(),
                 arrived: Notify::new(),
             }),
@@ -160,6 +169,11 @@ impl Content {
     /// The largest upload, in bytes.
     pub(crate) fn max_upload_bytes(&self) -> u64 {
         self.shared.settings.max_upload_bytes
+    }
+
+    /// What no file contains, to stand between the parts of an answer.
+    pub(crate) fn new_boundary(&self) -> String {
+        self.shared.random.token::<24>()
     }
 
     /// An ID that nobody guesses.

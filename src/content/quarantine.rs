@@ -138,8 +138,12 @@ impl Content {
         Ok(rows.into_iter().map(|((_, at, id), bytes)| (key(id), at, bytes)).collect())
     }
 
-    pub(super) async fn is_quarantined_hash(&self, hash: Hash) -> Result<bool, ContentError> {
-        Ok(QUARANTINE.contains(&self.shared.db, &(HASH, hash.to_string())).await?)
+    /// Whether just this is quarantined.
+    pub(super) async fn is_quarantined_target(
+        &self,
+        target: &Target,
+    ) -> Result<bool, ContentError> {
+        Ok(QUARANTINE.contains(&self.shared.db, &row(target)).await?)
     }
 
     /// Whether a media is quarantined for one reason or another, in one round trip.

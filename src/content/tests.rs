@@ -45,7 +45,8 @@ impl Repository {
         let store = store(Disk::new(&folder.path().join("files")));
         let random = Random::seeded(1);
         let content =
-            Content::over(&config, db.clone(), clock.clone(), random, store, staging).unwrap();
+            Content::over(&config, db.clone(), clock.clone(), random, (store, staging), None)
+                .unwrap();
         Self { content, db, clock, folder }
     }
 
@@ -59,7 +60,7 @@ impl Repository {
 
     async fn find(&self, media_id: &str) -> Result<Served, ContentError> {
         let server = server_name!("localhost");
-        self.content.find(server, media_id, ANY, Access::Authenticated).await
+        self.content.find(server, media_id, wish(ANY)).await
     }
 
     async fn read(&self, media_id: &str) -> String {
@@ -82,6 +83,10 @@ impl Repository {
 }
 
 use crate::http::BodyError;
+
+fn wish(wait: Duration) -> Wish {
+    Wish { wait, access: Access::Authenticated, allow_remote: true }
+}
 
 fn session(user: u64) -> Session {
     Session {
@@ -179,7 +184,7 @@ async fn what_is_announced_is_waited_for_and_forgotten_in_time() {
     };
     assert!(matches!(upload(2, &first).await, Err(ContentError::NotYours)));
     assert!(matches!(upload(1, "unknown").await, Err(ContentError::NotFound)));
-    let waiting = here.content.find(server, &first, Duration::from_secs(30), Access::Authenticated);
+    let waiting = here.content.find(server, &first, wish(Duration::from_secs(30)));
     let (found, uploaded) = tokio::join!(waiting, upload(1, &first));
     uploaded.unwrap();
     assert_eq!(found.unwrap().bytes, 7);

@@ -12,6 +12,7 @@ use ruma::ServerName;
 
 use super::{
     Content, ContentError,
+    quarantine::Target,
     rows::{FileRecord, MediaRecord, Usage, media_reference},
 };
 use crate::{
@@ -198,7 +199,7 @@ impl Content {
         let shared = &*self.shared;
         let hash = staged.hash();
         let _file = shared.files.lock(&hash).await;
-        if self.is_quarantined_hash(hash).await? {
+        if self.is_quarantined_target(&Target::Hash(hash)).await? {
             return Err(ContentError::Quarantined);
         }
         let bytes = staged.bytes();

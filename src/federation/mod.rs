@@ -3,8 +3,11 @@
 //! The crate `federation` has what needs neither database nor rooms; here it meets both.
 
 mod keys;
+mod media;
 mod peers;
 
+#[cfg(test)]
+mod media_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -25,6 +28,7 @@ use ruma::{
 };
 
 pub(crate) use keys::{ServerKeysRecord, queries as key_queries};
+pub(crate) use media::FederatedMedia;
 pub(crate) use peers::PeerError;
 
 use crate::{

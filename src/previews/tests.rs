@@ -74,7 +74,7 @@ impl Here {
         settings(&mut config);
         let (db, clock) = (Db::in_memory().await, Clock::manual(1_700_000_000_000));
         let random = Random::seeded(1);
-        let content = Content::open(&config, db.clone(), clock.clone(), random).unwrap();
+        let content = Content::open(&config, db.clone(), clock.clone(), random, None).unwrap();
         let outgoing = Outgoing::new(&config.outgoing).unwrap();
         let previews =
             Previews::new(&config, db.clone(), clock.clone(), content, outgoing).unwrap();

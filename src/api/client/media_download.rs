@@ -18,7 +18,7 @@ use crate::{
         extract::{Client, Public},
         file::{self, FileRequest},
     },
-    content::{Access, Content, ThumbnailRequest},
+    content::{Access, Content, ThumbnailRequest, Wish},
 };
 
 /// How the request came: what the answer depends on beside what is asked for.
@@ -122,7 +122,8 @@ async fn download(
     (access, wait): (Access, Duration),
     (method, uri, headers): Came,
 ) -> Result<Response, ApiError> {
-    let mut served = content.find(wanted.server, wanted.id, wait, access).await?;
+    let wish = Wish { wait, access, allow_remote: file::allows_remote(&uri) };
+    let mut served = content.find(wanted.server, wanted.id, wish).await?;
     if let Some(name) = wanted.name.and_then(serve::safe_name) {
         served.name = Some(name);
     }
@@ -134,16 +135,30 @@ async fn download(
 async fn get_thumbnail(
     content: &Content,
     wanted: Wanted<'_>,
-    size: (UInt, UInt, Option<ruma::media::Method>, Option<bool>),
+    size: AskedSize,
     (access, wait): (Access, Duration),
     (method, uri, headers): Came,
 ) -> Result<Response, ApiError> {
+    let request = thumbnail_request(size)?;
+    let wish = Wish { wait, access, allow_remote: file::allows_remote(&uri) };
+    let original = content.find(wanted.server, wanted.id, wish).await?;
+    let served = content.thumbnail(&original, request).await?;
+    let may_redirect = file::allows_redirect(&uri);
+    let request = FileRequest { method: &method, headers: &headers, may_redirect };
+    file::answer(content, served, &request).await
+}
+
+/// Width, height, method and whether it may move, as a request has them.
+type AskedSize = (UInt, UInt, Option<ruma::media::Method>, Option<bool>);
+
+/// What a request for a thumbnail wants.
+pub(crate) fn thumbnail_request(size: AskedSize) -> Result<ThumbnailRequest, ApiError> {
     let (width, height, fit, animated) = size;
     let pixels = |length: UInt| {
         let length = u32::try_from(u64::from(length)).ok().filter(|length| *length > 0);
         length.ok_or_else(|| ApiError::invalid_param("width and height must be above 0"))
     };
-    let request = ThumbnailRequest {
+    Ok(ThumbnailRequest {
         width: pixels(width)?,
         height: pixels(height)?,
         method: match fit {
@@ -152,10 +167,5 @@ async fn get_thumbnail(
             Some(_) => return Err(ApiError::invalid_param("method must be crop or scale")),
         },
         animated: animated == Some(true),
-    };
-    let original = content.find(wanted.server, wanted.id, wait, access).await?;
-    let served = content.thumbnail(&original, request).await?;
-    let may_redirect = file::allows_redirect(&uri);
-    let request = FileRequest { method: &method, headers: &headers, may_redirect };
-    file::answer(content, served, &request).await
+    })
 }
