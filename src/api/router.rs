@@ -14,7 +14,7 @@ use super::{
         self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
         device, directory as rooms_directory, filter, keys, login, media, media_download, people,
         profile, push_rules, receipts, register, relations, reporting, room_aliases, room_events,
-        room_history, room_membership, threepid, to_device, typing, versions,
+        room_history, room_membership, room_upgrade, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -165,6 +165,7 @@ fn rooms(routes: Routes) -> Routes {
         .add::<room::get_room_event::v3::Request, _, _>(room_events::get_event)
         .add::<context::get_context::v3::Request, _, _>(room_events::get_event_context)
         .add::<message::get_message_events::v3::Request, _, _>(room_history::get_messages)
+        .add::<room::upgrade_room::v3::Request, _, _>(room_upgrade::upgrade)
         .add::<membership::get_member_events::v3::Request, _, _>(room_history::get_members)
         .add::<membership::joined_members::v3::Request, _, _>(room_history::get_joined_members)
         .add::<room::get_event_by_timestamp::v1::Request, _, _>(

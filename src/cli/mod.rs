@@ -36,6 +36,10 @@ enum Command {
         /// Print every key with its meaning and default instead.
         #[arg(long)]
         reference: bool,
+        /// Compute the state of every room again from its events and compare it with what is
+        /// stored. The server must not be running.
+        #[arg(long, conflicts_with = "reference")]
+        rooms: bool,
     },
 }
 
@@ -47,8 +51,9 @@ pub(crate) fn run() -> ExitCode {
     let path = arguments.config.as_deref();
     let done = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(path),
-        Command::Check { reference: false } => check::run(path),
-        Command::Check { reference: true } => check::print_reference(),
+        Command::Check { rooms: true, .. } => check::check_rooms(path),
+        Command::Check { reference: true, .. } => check::print_reference(),
+        Command::Check { .. } => check::run(path),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -73,6 +73,10 @@ impl RoomWriter {
             rooms.note_last_position(room.number, position);
         }
         room.in_flight.fetch_add(1, Ordering::AcqRel);
+        // The state of a very large room; the rows that make it visible come last.
+        for part in self.batch.split_off_first() {
+            drop(db.enqueue(part));
+        }
         let pending = db.enqueue(std::mem::take(&mut self.batch));
         let snapshots = std::mem::take(&mut self.snapshots);
         self.dirty = false;

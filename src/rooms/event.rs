@@ -11,14 +11,15 @@ use base64::{
     prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
 };
 use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, RoomId, UserId,
-    canonical_json::redact_content_in_place,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId, ServerName, UserId,
+    canonical_json::{redact_content_in_place, redact_in_place},
     room_version_rules::{EventIdFormatVersion, RoomVersionRules},
 };
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{error::RoomError, keys::ServerKey};
+use crate::clock::Random;
 
 /// The most bytes of a whole event, signatures and all.
 ///
@@ -181,6 +182,67 @@ fn hash_id(hash: &str) -> Result<OwnedEventId, RoomError> {
         .map_err(|error| RoomError::BadEvent { why: error.to_string() })
 }
 
+/// An ID for a new event, for room versions in which it is chosen.
+pub(crate) fn chosen_id(
+    rules: &RoomVersionRules,
+    random: &Random,
+    server_name: &ServerName,
+) -> Option<OwnedEventId> {
+    if rules.event_id_format != EventIdFormatVersion::V1 {
+        return None;
+    }
+    EventId::parse(format!("${}:{server_name}", random.token::<18>())).ok()
+}
+
+/// Hashes and signs an event that another server drew up.
+///
+/// # Errors
+/// [`RoomError::BadEvent`] if it is none.
+pub(crate) fn hash_and_sign(
+    object: &mut CanonicalJsonObject,
+    key: &ServerKey,
+    rules: &RoomVersionRules,
+) -> Result<(), RoomError> {
+    for key in ["hashes", "signatures", "unsigned"] {
+        object.remove(key);
+    }
+    let hash = BASE64_STANDARD_NO_PAD.encode(Sha256::digest(json(object).as_bytes()));
+    let hashes = CanonicalJsonObject::from([("sha256".to_owned(), hash.into())]);
+    object.insert("hashes".to_owned(), hashes.into());
+    sign(object, key, rules)
+}
+
+/// Adds this server's signature to an event.
+///
+/// # Errors
+/// [`RoomError::BadEvent`] if it is none.
+pub(crate) fn sign(
+    object: &mut CanonicalJsonObject,
+    key: &ServerKey,
+    rules: &RoomVersionRules,
+) -> Result<(), RoomError> {
+    let bad = |why: String| RoomError::BadEvent { why };
+    let mut signed = object.clone();
+    redact_in_place(&mut signed, &rules.redaction, None).map_err(|why| bad(why.to_string()))?;
+    signed.remove("signatures");
+    signed.remove("unsigned");
+    let signature = CanonicalJsonValue::String(key.sign(json(&signed).as_bytes()));
+    let signatures = object
+        .entry("signatures".to_owned())
+        .or_insert_with(|| CanonicalJsonValue::Object(CanonicalJsonObject::new()));
+    let CanonicalJsonValue::Object(signatures) = signatures else {
+        return Err(bad("its signatures are none".to_owned()));
+    };
+    let own = signatures
+        .entry(key.server_name().to_string())
+        .or_insert_with(|| CanonicalJsonValue::Object(CanonicalJsonObject::new()));
+    let CanonicalJsonValue::Object(own) = own else {
+        return Err(bad("its signatures are none".to_owned()));
+    };
+    own.insert(key.key_id().to_owned(), signature);
+    Ok(())
+}
+
 /// The parts of an event that come and go while it is made.
 struct Parts<'a> {
     content: &'a str,
@@ -271,6 +333,13 @@ pub(crate) fn json(object: &CanonicalJsonObject) -> String {
 /// Appends `text` as a JSON string.
 pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push_str(&serde_json::to_string(text).expect("text is always JSON"));
+}
+
+/// References as they stand in an event.
+pub(crate) fn references_json(references: &[Reference]) -> CanonicalJsonValue {
+    let mut out = String::new();
+    push_ids(&mut out, references);
+    serde_json::from_str(&out).expect("what was written is JSON")
 }
 
 fn push_ids(out: &mut String, references: &[Reference]) {

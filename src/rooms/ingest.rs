@@ -138,14 +138,14 @@ impl Rooms {
     pub(crate) async fn ingest_outliers(
         &self,
         room: &Arc<Room>,
-        pdus: &[Pdu],
+        pdus: &[&Pdu],
     ) -> Result<Vec<OwnedEventId>, RoomError> {
         let sorted = in_auth_order(pdus);
         let mut missing = BTreeSet::new();
         let mut next = 0;
         while next < sorted.len() {
             let attempt = || async {
-                let mut writer = self.writer(room).await?;
+                let mut writer = RoomWriter::new(self, Arc::clone(room)).await?;
                 let mut missing = Vec::new();
                 let (mut bytes, mut at) = (0, next);
                 while let Some(pdu) = sorted.get(at).filter(|_| bytes < OUTLIERS_BYTES) {
@@ -184,7 +184,7 @@ impl Rooms {
 }
 
 /// The events in an order in which each comes after those that authorize it.
-fn in_auth_order(pdus: &[Pdu]) -> Vec<&Pdu> {
+fn in_auth_order<'a>(pdus: &[&'a Pdu]) -> Vec<&'a Pdu> {
     let by_id: std::collections::HashMap<&EventId, usize> =
         pdus.iter().enumerate().map(|(at, pdu)| (&*pdu.event_id, at)).collect();
     let mut sorted = Vec::with_capacity(pdus.len());
@@ -208,7 +208,7 @@ fn in_auth_order(pdus: &[Pdu]) -> Vec<&Pdu> {
                         stack.push((*auth, 0));
                     }
                 }
-                None => sorted.push(pdu),
+                None => sorted.push(*pdu),
             }
         }
     }
@@ -395,7 +395,7 @@ impl RoomWriter {
         if is_referred_to {
             BACKWARD_EXTREMITIES.delete(&mut self.batch, &backward);
         }
-        if verdict == Verdict::Accepted && is_live && !is_referred_to {
+        if verdict == Verdict::Accepted && is_live {
             let removed = if self.joining {
                 self.graph.extremities.iter().map(|tip| tip.number).collect()
             } else {
@@ -403,6 +403,8 @@ impl RoomWriter {
             };
             let (event_id, depth) = (pdu.event_id.clone(), pdu.depth);
             let tip = Extremity { number, event_id, depth, after: after.clone() };
+            // What accepted events refer to already is no end of the graph.
+            let tip = Some(tip).filter(|_| !is_referred_to);
             (current, members) = self.extend(tip, &removed).await?;
         }
         if verdict == Verdict::Accepted {

@@ -150,7 +150,7 @@ impl Rooms {
     /// in a room that the join rule names. None if the rule does not ask for it, or lets nobody in.
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms>
-    async fn lets_in(
+    pub(super) async fn lets_in(
         &self,
         writer: &mut RoomWriter,
         user: UserNumber,

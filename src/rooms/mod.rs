@@ -3,6 +3,7 @@
 mod aliases;
 pub(crate) mod auth;
 pub(crate) mod auth_record;
+pub(crate) mod backfill;
 mod closed_accounts;
 mod commit;
 mod create;
@@ -25,9 +26,12 @@ pub(crate) mod receipts;
 pub(crate) mod record;
 mod redaction;
 pub(crate) mod relations;
+pub(crate) mod remote;
+pub(crate) mod replay;
 pub(crate) mod reports;
 mod room;
 mod send;
+pub(crate) mod serve;
 mod show;
 mod standing;
 mod state;
@@ -35,9 +39,12 @@ mod third_party;
 mod timeline;
 mod timestamps;
 pub(crate) mod typing;
+mod upgrade;
 mod visibility;
 mod writer;
 
+#[cfg(test)]
+mod federation_tests;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +87,8 @@ use writer::{RoomWriter, Sender};
 const MAX_LOADED_ROOMS: u64 = 10_000;
 /// Of how many rooms the last position is kept in memory.
 const MAX_LAST_POSITIONS: u64 = 1_000_000;
+/// How many rooms can be joined through other servers at the same time.
+const MAX_JOINING: u64 = 1_000;
 /// How often a change is tried that failed because one it was built on did.
 const TRIES: usize = 5;
 
@@ -103,6 +112,7 @@ struct Shared {
     last_positions: Cache<RoomNumber, u64>,
     states: States,
     outbox_changed: tokio::sync::Notify,
+    joining: Cache<RoomNumber, Arc<tokio::sync::Mutex<()>>>,
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
 }
@@ -126,6 +136,7 @@ impl Rooms {
             last_positions: Cache::new(MAX_LAST_POSITIONS),
             states: States::new(),
             outbox_changed: tokio::sync::Notify::new(),
+            joining: Cache::new(MAX_JOINING),
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
         };
@@ -245,6 +256,12 @@ impl Rooms {
         let stored = room::stored_last_position(self.db(), room).await?;
         // What a writer noted in the meantime is newer.
         Ok(self.shared.last_positions.entry(room).or_insert(stored).into_value())
+    }
+
+    /// Told when there is something new for other servers.
+    #[allow(dead_code, reason = "an entry point of federation")]
+    pub(crate) fn outbox_changed(&self) -> &tokio::sync::Notify {
+        &self.shared.outbox_changed
     }
 
     /// The ID of a room that a table names.

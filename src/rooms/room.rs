@@ -159,7 +159,9 @@ impl Graph {
         let at = rooms.db().snapshot();
         room.ledger(rooms.db()).await?;
         let range = Range::prefix(&(room.number,));
-        let next = ROOM_HEADS.get(&at, &room.number).await?.ok_or(CORRUPT)?;
+        let Some(next) = ROOM_HEADS.get(&at, &room.number).await? else {
+            return Ok(Self::empty());
+        };
         let tips = FORWARD_EXTREMITIES.scan(&at, &range, usize::MAX).await?;
         let tips: Vec<EventNumber> = tips.into_iter().map(|((_, event), ())| event).collect();
         let records = EVENTS.multi_get(&at, tips.iter().map(|event| (room.number, *event))).await?;
@@ -171,8 +173,11 @@ impl Graph {
             let (event_id, depth) = (record.event_id, record.depth);
             extremities.push(Extremity { number, event_id, depth, after });
         }
-        let current = stored_snapshot(&at, room.number, u64::MAX).await?.ok_or(CORRUPT)?;
-        let current = State { id: current, map: rooms.state_map(&at, room, current).await? };
+        // A room that is still being joined has none.
+        let current = match stored_snapshot(&at, room.number, u64::MAX).await? {
+            Some(id) => State { id, map: rooms.state_map(&at, room, id).await? },
+            None => State::empty(),
+        };
         let first = |room: RoomNumber| ((room, SnapshotNumber(0)), 0_u32);
         let range =
             Range::all().from(&first(room.number)).before(&first(RoomNumber(room.number.0 + 1)));
@@ -213,6 +218,17 @@ impl Room {
             ledger: OnceCell::from(Arc::new(Ledger::new(table))),
             ..Self::new(number, id, version, rules)
         })
+    }
+
+    /// A room that is about to be joined: what was read of it before, if that was interrupted, is
+    /// in the tables already.
+    pub(super) fn staged(
+        number: RoomNumber,
+        id: OwnedRoomId,
+        version: RoomVersionId,
+        rules: RoomVersionRules,
+    ) -> Self {
+        Self::new(number, id, version, rules)
     }
 
     fn new(

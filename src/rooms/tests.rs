@@ -117,7 +117,7 @@ impl Sim {
     }
 }
 
-fn new_room(preset: Preset) -> NewRoom {
+pub(super) fn new_room(preset: Preset) -> NewRoom {
     NewRoom {
         version: None,
         preset,
@@ -143,7 +143,7 @@ fn back(limit: usize) -> PageRequest {
     }
 }
 
-fn object(json: JsonValue) -> CanonicalJsonObject {
+pub(super) fn object(json: JsonValue) -> CanonicalJsonObject {
     serde_json::from_value(json).unwrap()
 }
 
@@ -676,4 +676,96 @@ async fn members_are_filtered_and_read_as_of_a_position() {
     let stranger = UserId::parse("@far:elsewhere.example").unwrap();
     let outcome = sim.rooms.change_membership(&alice, &room, &stranger, Change::Invite, None).await;
     assert!(matches!(outcome, Err(RoomError::RemoteUser { .. })));
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
+#[tokio::test]
+async fn an_upgraded_room_goes_on_elsewhere_with_its_name_bans_and_aliases() {
+    let sim = Sim::new().await;
+    let (alice, bob, carl) =
+        (sim.user("alice").await, sim.user("bob").await, sim.user("carl").await);
+    for (from, to) in [
+        (RoomVersionId::V10, RoomVersionId::V12),
+        (RoomVersionId::V12, RoomVersionId::V11),
+        (RoomVersionId::V1, RoomVersionId::V10),
+    ] {
+        let alias_name = Some(format!("tea{from}"));
+        let version = Some(from.clone());
+        let new = NewRoom { version, alias_name, public: true, ..new_room(Preset::Public) };
+        let old = sim.rooms.create(&alice, &new).await.unwrap();
+        sim.join(&bob, &old).await.unwrap();
+        sim.state(&alice, &old, "m.room.name", json!({ "name": "Tea" })).await.unwrap();
+        sim.change(&alice, &old, &carl, Change::Ban).await.unwrap();
+        assert!(is_forbidden(&sim.rooms.upgrade(&bob, &old, &to, &[]).await));
+
+        let room = sim.rooms.upgrade(&alice, &old, &to, &[]).await.unwrap();
+        let state = async |room: &OwnedRoomId, event_type: &str, key: &str| {
+            let content = sim.rooms.readable_state_event(&alice, room, event_type, key, false);
+            read(&content.await.unwrap())
+        };
+        let create = state(&room, "m.room.create", "").await;
+        assert_eq!(create["predecessor"]["room_id"], old.as_str());
+        assert_eq!(create["predecessor"]["event_id"].is_null(), to == RoomVersionId::V12);
+        assert_eq!(state(&room, "m.room.name", "").await["name"], "Tea");
+        assert_eq!(state(&room, "m.room.join_rules", "").await["join_rule"], "public");
+        assert_eq!(state(&room, "m.room.member", "@carl:localhost").await["membership"], "ban");
+        let levels = state(&room, "m.room.power_levels", "").await;
+        assert_eq!(
+            levels["users"]["@alice:localhost"].as_i64(),
+            (to != RoomVersionId::V12).then_some(100)
+        );
+        let tombstone = state(&old, "m.room.tombstone", "").await;
+        assert_eq!(tombstone["replacement_room"], room.as_str());
+        assert_eq!(state(&old, "m.room.power_levels", "").await["events_default"], 50);
+        let alias = ruma::RoomAliasId::parse(format!("#tea{from}:localhost")).unwrap();
+        assert_eq!(sim.rooms.resolve(&alias).await.unwrap(), room);
+        assert_eq!(state(&room, "m.room.canonical_alias", "").await["alias"], alias.as_str());
+        assert_eq!(state(&old, "m.room.canonical_alias", "").await, json!({}));
+        assert!(sim.rooms.is_public(&room).await.unwrap());
+        assert!(!sim.rooms.is_public(&old).await.unwrap());
+        assert!(is_forbidden(&sim.say(&bob, &old, "still here?").await));
+        sim.join(&bob, &room).await.unwrap();
+        sim.say(&bob, &room, "here").await.unwrap();
+    }
+    let unheard = "org.example.unheard".try_into().unwrap();
+    let room = sim.room(&alice, Preset::Private).await;
+    let outcome = sim.rooms.upgrade(&alice, &room, &unheard, &[]).await;
+    assert!(matches!(outcome, Err(RoomError::UnsupportedRoomVersion { .. })));
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#pdus>
+#[tokio::test]
+async fn after_many_changes_at_once_what_is_stored_follows_from_the_events() {
+    let sim = Sim::new().await;
+    let alice = sim.user("alice").await;
+    let id = sim.room(&alice, Preset::Public).await;
+    let mut tasks = Vec::new();
+    for user in 0..16 {
+        let user = sim.user(&format!("user{user}")).await;
+        let (rooms, id, alice) = (sim.rooms.clone(), id.clone(), alice.clone());
+        tasks.push(tokio::spawn(async move {
+            for round in 0..3 {
+                let me = &user.user_id;
+                rooms.change_membership(&user, &id, me, Change::Join, None).await.unwrap();
+                let content = object(json!({ "body": round }));
+                let txn = format!("txn{round}");
+                let kind = "m.room.message";
+                rooms.send(&user, &id, kind, txn.as_str().into(), content).await.unwrap();
+                let levels = object(json!({ "users": { me.as_str(): round } }));
+                rooms.send_state(&alice, &id, "m.room.power_levels", "", levels).await.unwrap();
+                rooms.change_membership(&user, &id, me, Change::Leave, None).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let room = sim.rooms.room(&id).await.unwrap();
+    let findings = sim.rooms.check_room(&room).await.unwrap();
+    assert_eq!(findings.problems, Vec::<String>::new());
+    assert!(findings.events >= 16 * 3 * 4);
+    // The same, read from the tables alone.
+    let sim = Sim::over(sim.db.clone()).await;
+    let room = sim.rooms.room(&id).await.unwrap();
+    assert!(sim.rooms.check_room(&room).await.unwrap().problems.is_empty());
 }

@@ -8,8 +8,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use parking_lot::RwLock;
 use ruma::{
-    EventId, OwnedDeviceId, OwnedEventId, OwnedServerName, OwnedTransactionId, UserId,
-    room_version_rules::EventIdFormatVersion, signatures::reference_hash,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedDeviceId, OwnedEventId, OwnedServerName,
+    OwnedTransactionId, UserId, room_version_rules::EventIdFormatVersion,
+    signatures::reference_hash,
 };
 use serde_json::value::RawValue;
 use state_resolution::EventIx;
@@ -19,6 +20,7 @@ use super::{
     Rooms,
     auth::{Message, Powers, Table, forbidden},
     auth_record::{AuthRecord, EventState, SnapshotNumber, relevant_content},
+    create::object,
     error::RoomError,
     event::{self, Draft, Place, Reference},
     ingest::{Known, Verdict},
@@ -249,7 +251,8 @@ impl RoomWriter {
         let parents = newest(&self.graph.extremities);
         let before = self.state_after(&parents).await?;
         let relevant = relevant_content(&draft.event_type, content.get());
-        let chosen_id = self.chosen_id();
+        let chosen_id =
+            event::chosen_id(&room.rules, &self.rooms.shared.random, self.rooms.server_name());
         let (auth, visibility) = {
             let table = self.table.read();
             let auth = table.auth_events_for(
@@ -353,7 +356,7 @@ impl RoomWriter {
             prev_events: None,
         };
         self.ledger.note_recent(event_id.clone(), known);
-        let (current, members) = self.extend(tip, &removed).await?;
+        let (current, members) = self.extend(Some(tip), &removed).await?;
         let outbox = had_others || self.has_others() || members.iter().any(|one| !one.is_local);
         let shown = Shown::Live;
         self.added.push(Added { number, record, shown, current, members, outbox });
@@ -503,11 +506,11 @@ impl RoomWriter {
         Ok(state)
     }
 
-    /// Puts an accepted event at the end of the graph in place of others. The current state, if it
+    /// Puts an accepted event at the end of the graph in place of others, or just takes those away. The current state, if it
     /// is another one now, and whose memberships changed by it.
     pub(super) async fn extend(
         &mut self,
-        tip: Extremity,
+        tip: Option<Extremity>,
         removed: &[EventNumber],
     ) -> Result<(Option<SnapshotNumber>, Vec<MemberChange>), RoomError> {
         let room = self.room.number;
@@ -519,8 +522,10 @@ impl RoomWriter {
             }
             keep
         });
-        FORWARD_EXTREMITIES.put(&mut self.batch, &(room, tip.number), &());
-        self.graph.extremities.push(tip);
+        if let Some(tip) = tip {
+            FORWARD_EXTREMITIES.put(&mut self.batch, &(room, tip.number), &());
+            self.graph.extremities.push(tip);
+        }
         self.cap_extremities();
         let states: Vec<State> =
             self.graph.extremities.iter().map(|tip| tip.after.clone()).collect();
@@ -674,13 +679,75 @@ impl RoomWriter {
         Ok(out.into())
     }
 
-    /// The ID of a new event, for room versions in which it is chosen.
-    pub(super) fn chosen_id(&self) -> Option<OwnedEventId> {
-        if self.room.rules.event_id_format != EventIdFormatVersion::V1 {
-            return None;
-        }
-        let random = self.rooms.shared.random.token::<18>();
-        EventId::parse(format!("${random}:{}", self.rooms.server_name())).ok()
+    /// A member event of somebody about themself that is neither hashed nor signed, if the rules
+    /// allow it. Nothing is added.
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] with the authorization rule that it fails.
+    pub(super) async fn template(
+        &mut self,
+        user: &UserId,
+        content: CanonicalJsonObject,
+    ) -> Result<CanonicalJsonObject, RoomError> {
+        let room = Arc::clone(&self.room);
+        let parents = newest(&self.graph.extremities);
+        let before = self.state_after(&parents).await?;
+        let relevant = relevant_content("m.room.member", &event::json(&content));
+        let depth =
+            (parents.iter().map(|parent| parent.depth).max().unwrap_or(0) + 1).min(MAX_DEPTH);
+        let now = self.rooms.clock().now_ms();
+        let auth: Vec<OwnedEventId> = {
+            let mut table = self.table.write();
+            let key = user.as_str();
+            let auth =
+                table.auth_events_for("m.room.member", Some(key), user, &relevant, &before.map);
+            let follows_create = matches!(&parents[..], [parent] if table
+                .room()
+                .create_event()
+                .is_some_and(|create| table.number(create) == parent.number));
+            let draft = AuthRecord {
+                number: EventNumber(0),
+                event_id: EventId::parse("$draft").map_err(|_| CORRUPT)?,
+                event_type: "m.room.member".to_owned(),
+                state_key: Some(key.to_owned()),
+                sender: key.to_owned(),
+                origin_server_ts: now,
+                depth,
+                auth: auth.iter().map(|at| at.get()).collect(),
+                rejected: false,
+                follows_create,
+                has_parents: true,
+                content: relevant,
+            };
+            let at = table.insert(&draft).map_err(|_| CORRUPT)?;
+            let verdict = table
+                .room()
+                .check_state_independent(at)
+                .and_then(|()| table.check(at, &before.map));
+            table.retract(at);
+            verdict.map_err(|why| forbidden(&why))?;
+            auth.into_iter()
+                .map(|at| table.room().event_id(at).try_into().map_err(|_| CORRUPT))
+                .collect::<Result<_, RoomError>>()?
+        };
+        let parents = parents.into_iter().map(|parent| parent.event_id).collect();
+        let prev_events = event::references_json(&self.references(parents).await?);
+        let auth_events = event::references_json(&self.references(auth).await?);
+        let integer = |number: u64| {
+            let number = i64::try_from(number).ok().and_then(|number| number.try_into().ok());
+            number.map(CanonicalJsonValue::Integer).ok_or(CORRUPT)
+        };
+        Ok(object([
+            ("type", "m.room.member".into()),
+            ("room_id", room.id.as_str().into()),
+            ("sender", user.as_str().into()),
+            ("state_key", user.as_str().into()),
+            ("content", content.into()),
+            ("origin_server_ts", integer(now)?),
+            ("depth", integer(depth)?),
+            ("prev_events", prev_events),
+            ("auth_events", auth_events),
+        ]))
     }
 
     /// What a new event writes of those that it refers to.

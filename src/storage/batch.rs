@@ -60,6 +60,12 @@ impl Rows {
         self.rows.push(Place { table, key_end, value_end });
     }
 
+    fn copy(&mut self, row: Row<'_>) {
+        let value = row.value.map(|value| move |out: &mut Vec<u8>| out.extend_from_slice(value));
+        let value = value.as_ref().map(|value| value as ToBytes<'_>);
+        self.push(row.table, &|out| out.extend_from_slice(row.key), value);
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         let mut rest = self.bytes.as_slice();
         let mut at = 0;
@@ -133,6 +139,29 @@ impl Batch {
     /// Size of the keys and values written.
     pub(super) fn bytes(&self) -> usize {
         self.writes.bytes.len()
+    }
+
+    /// Splits off what comes first of a batch that is larger than can be applied at once, in
+    /// batches to be queued before it. They keep its preconditions; what makes the change visible
+    /// is to be written last.
+    pub(crate) fn split_off_first(&mut self) -> Vec<Self> {
+        let mut parts = Vec::new();
+        if self.bytes() <= MAX_BATCH_BYTES {
+            return parts;
+        }
+        let mut part = Self::default();
+        for row in self.writes.iter() {
+            let size = row.key.len() + row.value.map_or(0, <[u8]>::len);
+            if part.bytes() + size > MAX_BATCH_BYTES / 2 {
+                for row in self.preconditions.iter() {
+                    part.preconditions.copy(row);
+                }
+                parts.push(std::mem::take(&mut part));
+            }
+            part.writes.copy(row);
+        }
+        self.writes = part.writes;
+        parts
     }
 
     /// Whether every engine can hold this.

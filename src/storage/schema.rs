@@ -29,6 +29,7 @@ use crate::{
             UserRoom,
         },
         relations::{Relation, RelationKind},
+        remote::OutsideEvent,
         reports::Report,
     },
     users::{
@@ -149,6 +150,8 @@ tables! {
     /// Events that events of the room refer to and that are not here, or as outliers only.
     BACKWARD_EXTREMITIES = BackwardExtremities "backward_extremities" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId) => ();
+    /// The last member event of a user of this server in a room that this server is not in.
+    OUTSIDE_EVENTS = OutsideEvents "outside_events": (UserNumber, RoomNumber) => Json<OutsideEvent>;
     /// Events of this server's users, by stream position, that other servers are still to get.
     OUTBOX = Outbox "outbox": u64 => (RoomNumber, EventNumber);
     /// The rooms that a user was ever invited to, joined or knocked on.

@@ -11,7 +11,7 @@ use super::{
     SyncError,
     e2ee::DeviceLists,
     filter::SyncFilter,
-    response::{Events, Invited, Knocked, Response, Rooms as RoomsResponse, Stripped},
+    response::{Events, Invited, Knocked, Left, Response, Rooms as RoomsResponse, Stripped},
     room::RoomReader,
     token::SyncToken,
 };
@@ -189,7 +189,7 @@ impl Sync {
         let membership = if user_room.position > until {
             // A member event on its way is told of when it is visible; until then, a user who was
             // in the room still is.
-            let room = self.rooms.numbered(number).await?;
+            let Some(room) = self.rooms.room_if_here(number).await? else { return Ok(()) };
             let visibility = self.rooms.visibility(at, &room, session.user).await?;
             match visibility.membership_at(until) {
                 Some(Membership::Join) => Membership::Join,
@@ -206,35 +206,46 @@ impl Sync {
         {
             return Ok(());
         }
-        let room = self.rooms.numbered(number).await?;
-        let room_id = room.id.clone();
+        // This server need not be in a room that somebody is invited to.
+        let room = self.rooms.room_if_here(number).await?;
+        let room_id = match &room {
+            Some(room) => room.id.clone(),
+            None => self.rooms.room_id(number).await?,
+        };
         if !request.filter.wants_room(&room_id) {
             return Ok(());
         }
-        let reader =
-            RoomReader { sync: self, at, session, request, room, user_room: &user_room, until };
         match membership {
-            Membership::Join => {
-                let joined = reader.joined(since, account_data).await?;
-                // A room that is new to the client is told of even if a filter leaves nothing.
-                if changed || !joined.is_empty() {
-                    rooms.join.insert(room_id, joined);
-                }
-            }
             Membership::Invite => {
                 if self.rooms.hides_invite(at, session.user, number, &user_room).await? {
                     return Ok(());
                 }
                 let events = stripped(&user_room.stripped_state)?;
                 rooms.invite.insert(room_id, Invited { invite_state: Stripped { events } });
+                return Ok(());
             }
             Membership::Knock => {
                 let events = stripped(&user_room.stripped_state)?;
                 rooms.knock.insert(room_id, Knocked { knock_state: Stripped { events } });
+                return Ok(());
             }
-            Membership::Leave | Membership::Ban => {
-                rooms.leave.insert(room_id, reader.left(since, account_data).await?);
+            Membership::Join | Membership::Leave | Membership::Ban => {}
+        }
+        let Some(room) = room else {
+            // An invitation refused or withdrawn, in a room of which nothing is known.
+            rooms.leave.insert(room_id, Left { account_data, ..Left::default() });
+            return Ok(());
+        };
+        let reader =
+            RoomReader { sync: self, at, session, request, room, user_room: &user_room, until };
+        if membership == Membership::Join {
+            let joined = reader.joined(since, account_data).await?;
+            // A room that is new to the client is told of even if a filter leaves nothing.
+            if changed || !joined.is_empty() {
+                rooms.join.insert(room_id, joined);
             }
+        } else {
+            rooms.leave.insert(room_id, reader.left(since, account_data).await?);
         }
         Ok(())
     }

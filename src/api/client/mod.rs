@@ -25,6 +25,7 @@ pub(crate) mod room_aliases;
 pub(crate) mod room_events;
 pub(crate) mod room_history;
 pub(crate) mod room_membership;
+pub(crate) mod room_upgrade;
 pub(crate) mod sync;
 pub(crate) mod threepid;
 pub(crate) mod to_device;
