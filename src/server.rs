@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     content::{Content, OpenError, RemoteMedia},
     e2ee::{Backups, DehydratedDevices, E2ee, Keys, ToDevice},
-    federation::{FederatedMedia, Federation, FederationStartError},
+    federation::{FederatedMedia, Federation, FederationStartError, exchange::Exchange},
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
     push::{PushRules, Unread},
@@ -31,6 +31,7 @@ pub(crate) struct Server {
 pub(crate) struct Areas {
     config: Arc<Config>,
     federation: Federation,
+    exchange: Exchange,
     db: Db,
     clock: Clock,
     sessions: Sessions,
@@ -65,6 +66,7 @@ macro_rules! areas {
 areas! {
     config: Arc<Config>,
     federation: Federation,
+    exchange: Exchange,
     db: Db,
     clock: Clock,
     sessions: Sessions,
@@ -175,6 +177,15 @@ impl Server {
             keys.clone(),
             to_device.clone(),
         );
+        let exchange = Exchange::new(
+            federation.clone(),
+            rooms.clone(),
+            typing.clone(),
+            receipts.clone(),
+            db.clone(),
+            clock.clone(),
+        );
+        tokio::spawn(exchange.clone().run(stopping.clone()));
         let push_rules = PushRules::new(AccountData::new(db.clone()));
         let unread = Unread::new(db.clone(), rooms.clone(), push_rules.clone());
         let sync = Sync::new(
@@ -191,6 +202,7 @@ impl Server {
             areas: Areas {
                 config: Arc::new(config.clone()),
                 federation,
+                exchange,
                 clock,
                 sessions,
                 accounts,

@@ -22,7 +22,7 @@ use ruma::api::{
 use crate::{
     content::{ContentError, RemoteError},
     e2ee::E2eeError,
-    federation::{NotAuthenticated, PeerError},
+    federation::{NotAuthenticated, PeerError, exchange::ExchangeError},
     http::BodyError,
     previews::PreviewError,
     push::PushRuleError,
@@ -195,6 +195,22 @@ impl From<NotAuthenticated> for ApiError {
             NotAuthenticated::Signature(_) | NotAuthenticated::Key(_) => {
                 Self::new(ErrorKind::Unauthorized, &error)
             }
+        }
+    }
+}
+
+impl From<ExchangeError> for ApiError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Room(error) => error.into(),
+            // The other server speaks for the room: its refusal is the answer.
+            ExchangeError::Peer(PeerError::Refused { status, kind, message, .. })
+                if status.is_client_error() && status != StatusCode::UNAUTHORIZED =>
+            {
+                Self::with_status(status, *kind, message)
+            }
+            ExchangeError::Peer(error) => error.into(),
+            ExchangeError::NoServer => Self::not_found(error),
         }
     }
 }

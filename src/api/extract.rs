@@ -25,7 +25,7 @@ use ruma::{
 };
 
 use super::{error::ApiError, guests};
-use crate::federation::Federation;
+use crate::federation::exchange::Exchange;
 use crate::http::{BodyError, ClientAddress};
 use crate::users::session::{AuthError, Session, Sessions};
 
@@ -232,7 +232,7 @@ impl<R, S> FromRequest<S> for Server<R>
 where
     R: IncomingRequest<Authentication = ServerSignatures> + Send,
     S: Send + Sync,
-    Federation: FromRef<S>,
+    Exchange: FromRef<S>,
 {
     type Rejection = ApiError;
 
@@ -245,9 +245,11 @@ where
         let uri = uri.path_and_query().map_or("/", |path| path.as_str());
         let received = Received::<R>::new(request, state).await?;
         let head = &received.head;
-        let federation = Federation::from_ref(state);
+        let exchange = Exchange::from_ref(state);
+        let federation = exchange.federation();
         let origin =
             federation.authenticate(head.method(), uri, head.headers(), &received.body).await?;
+        exchange.heard_of(&origin);
         let (request, _, _) = received.parse()?;
         Ok(Self { origin, request })
     }

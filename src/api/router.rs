@@ -120,8 +120,27 @@ fn accounts(routes: Routes) -> Routes {
 
 /// Other servers.
 fn servers(routes: Routes) -> Routes {
-    use ruma::api::federation::{authenticated_media as am, discovery as d, query as q};
+    use ruma::api::federation::{
+        authenticated_media as am, authorization as au, backfill as b, discovery as d, event as e,
+        membership as m, query as q, transactions as t,
+    };
     routes
+        .add::<t::send_transaction_message::v1::Request, _, _>(
+            server::transactions::send_transaction,
+        )
+        .add::<m::prepare_join_event::v1::Request, _, _>(server::membership::make_join)
+        .add::<m::create_join_event::v2::Request, _, _>(server::membership::send_join)
+        .add::<m::prepare_leave_event::v1::Request, _, _>(server::membership::make_leave)
+        .add::<m::create_leave_event::v2::Request, _, _>(server::membership::send_leave)
+        .add::<m::prepare_knock_event::v1::Request, _, _>(server::membership::make_knock)
+        .add::<m::create_knock_event::v1::Request, _, _>(server::membership::send_knock)
+        .add::<m::create_invite::v2::Request, _, _>(server::membership::invite)
+        .add::<e::get_event::v1::Request, _, _>(server::events::get_event)
+        .add::<e::get_room_state::v1::Request, _, _>(server::events::get_state)
+        .add::<e::get_room_state_ids::v1::Request, _, _>(server::events::get_state_ids)
+        .add::<e::get_missing_events::v1::Request, _, _>(server::events::get_missing_events)
+        .add::<au::get_event_authorization::v1::Request, _, _>(server::events::get_event_auth)
+        .add::<b::get_backfill::v1::Request, _, _>(server::events::get_backfill)
         .add::<d::get_server_keys::v2::Request, _, _>(server::keys::get_server_keys)
         .add::<d::get_remote_server_keys::v2::Request, _, _>(server::keys::get_remote_server_keys)
         .add::<d::get_remote_server_keys_batch::v2::Request, _, _>(

@@ -2,9 +2,11 @@
 //!
 //! The crate `federation` has what needs neither database nor rooms; here it meets both.
 
+pub(crate) mod exchange;
 mod keys;
 mod media;
 mod peers;
+mod verify;
 
 #[cfg(test)]
 mod media_tests;
@@ -23,7 +25,7 @@ use federation::{
 use http::{HeaderMap, header};
 use moka::sync::Cache;
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, OwnedTransactionId, ServerName,
     signatures::Ed25519KeyPair,
 };
 
@@ -209,6 +211,36 @@ impl Federation {
         let key = self.request_key(&x_matrix.origin, &x_matrix.key).await?;
         x_matrix.verify(method.as_str(), uri, body, self.server_name(), &key)?;
         Ok(())
+    }
+
+    /// A key that signed an event.
+    async fn event_key(
+        &self,
+        server: &ServerName,
+        id: &str,
+        purpose: Purpose,
+        helper: Option<&ServerName>,
+    ) -> Result<VerifyingKey, KeyRingError> {
+        if server == self.server_name() {
+            // Nobody has to be asked for one's own key.
+            let key = &self.shared.key;
+            return if id == key.key_id() {
+                Ok(key.verifying_key())
+            } else {
+                Err(KeyRingError::NotFound { server: server.to_owned(), key: id.to_owned() })
+            };
+        }
+        self.shared.key_ring.key(server, id, purpose, helper).await
+    }
+
+    /// Random, to spread what would happen at the same time.
+    pub(crate) fn spread(&self) -> u64 {
+        u64::from_be_bytes(self.shared.random.bytes())
+    }
+
+    /// An ID for a transaction, never used before.
+    pub(crate) fn transaction_id(&self) -> OwnedTransactionId {
+        self.shared.random.token::<12>().into()
     }
 
     async fn request_key(

@@ -84,6 +84,30 @@ impl Federation {
         if !paused.is_over(self.shared.clock.now_ms()) {
             return Err(PeerError::Paused { server: server.to_owned() });
         }
+        self.tell(server, request, limits).await
+    }
+
+    /// Asks `server` in any case: the caller knows that it is time.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn tell<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<R::IncomingResponse, PeerError>
+    where
+        R: OutgoingRequest<
+                Authentication = ServerSignatures,
+                PathBuilder = SinglePath,
+                EndpointError = ruma::api::error::Error,
+            >,
+    {
+        if !self.is_enabled() {
+            return Err(PeerError::Disabled);
+        }
+        let paused = self.shared.paused.get(server).unwrap_or_default();
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| PeerError::Failed {
             server: server.to_owned(),
             source,

@@ -89,12 +89,12 @@ pub(crate) struct NewRoom {
 }
 
 impl Rooms {
-    /// Creates a room.
+    /// Creates a room. Users of other servers are not invited yet: their servers are asked once it
+    /// is there.
     ///
     /// # Errors
     /// [`RoomError::UnsupportedRoomVersion`], [`RoomError::AliasTaken`],
-    /// [`RoomError::InvalidRoomState`] if an event that is asked for fails the authorization rules,
-    /// [`RoomError::RemoteUser`] if somebody on another server is invited.
+    /// [`RoomError::InvalidRoomState`] if an event that is asked for fails the authorization rules.
     pub(crate) async fn create(
         &self,
         session: &Session,
@@ -109,9 +109,6 @@ impl Rooms {
                     "at most {MAX_INVITES} invitations and {MAX_INITIAL_STATE} state events"
                 ),
             });
-        }
-        if let Some(user) = new.invite.iter().find(|user| !self.is_local(user)) {
-            return Err(RoomError::RemoteUser { user: user.clone() });
         }
         let new = &self.without_refused(&session.user_id, new).await?;
         let version = new.version.clone().unwrap_or(DEFAULT_VERSION);
@@ -183,7 +180,7 @@ impl Rooms {
         for draft in first_state(&session.user_id, room, new, alias, &powers) {
             writer.append(me, draft).await.map_err(invalid)?;
         }
-        for user in &new.invite {
+        for user in new.invite.iter().filter(|user| self.is_local(user)) {
             let number = self.db().users().intern(self.db(), &**user).await?;
             let mut invite = self.member_content(Membership::Invite, number, None).await?;
             if new.is_direct {

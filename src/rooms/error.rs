@@ -14,13 +14,15 @@ pub(crate) enum RoomError {
         room: OwnedRoomOrAliasId,
     },
     /// The room is on other servers only. (`M_NOT_FOUND`, 404)
-    #[error("room {room} is not on this server, which does not talk to others yet")]
+    #[error("room {room} is not on this server")]
     RemoteRoom {
         /// What was asked for.
         room: OwnedRoomOrAliasId,
     },
     /// The user is on another server. (`M_FORBIDDEN`, 403)
-    #[error("{user} is on another server, which this one does not talk to yet")]
+    #[error(
+        "{user} is on another server, which is to be asked first: use the endpoint for invitations"
+    )]
     RemoteUser {
         /// Who.
         user: OwnedUserId,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use ruma::{
     OwnedServerName, ServerName,
     signatures::{Ed25519KeyPair, Ed25519KeyPairParseError},
@@ -65,6 +65,11 @@ impl ServerKey {
     /// `ed25519:` and the key's version.
     pub(crate) fn key_id(&self) -> &str {
         &self.key_id
+    }
+
+    /// The public half.
+    pub(crate) fn verifying_key(&self) -> VerifyingKey {
+        self.key.verifying_key()
     }
 
     /// The public half, in unpadded base64.

@@ -1,5 +1,6 @@
 //! Rooms: the event graph, who is in them, what may be read of them.
 
+mod acl;
 mod aliases;
 pub(crate) mod auth;
 pub(crate) mod auth_record;
@@ -17,6 +18,7 @@ pub(crate) mod ingest;
 mod invites;
 pub(crate) mod keys;
 mod membership;
+mod neighbours;
 mod overview;
 pub(crate) mod pdu;
 pub(crate) mod people;

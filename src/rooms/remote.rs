@@ -198,7 +198,7 @@ impl Rooms {
             let key = "join_authorised_via_users_server".to_owned();
             content.insert(key, authorised_by.as_str().into());
         }
-        writer.template(user, content).await
+        writer.template(user, user, content).await
     }
 
     /// Completes and signs the event that another server made for a user of this server.

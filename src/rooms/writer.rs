@@ -679,7 +679,7 @@ impl RoomWriter {
         Ok(out.into())
     }
 
-    /// A member event of somebody about themself that is neither hashed nor signed, if the rules
+    /// A member event of `user` about `target` that is neither hashed nor signed, if the rules
     /// allow it. Nothing is added.
     ///
     /// # Errors
@@ -687,6 +687,7 @@ impl RoomWriter {
     pub(super) async fn template(
         &mut self,
         user: &UserId,
+        target: &UserId,
         content: CanonicalJsonObject,
     ) -> Result<CanonicalJsonObject, RoomError> {
         let room = Arc::clone(&self.room);
@@ -698,7 +699,7 @@ impl RoomWriter {
         let now = self.rooms.clock().now_ms();
         let auth: Vec<OwnedEventId> = {
             let mut table = self.table.write();
-            let key = user.as_str();
+            let key = target.as_str();
             let auth =
                 table.auth_events_for("m.room.member", Some(key), user, &relevant, &before.map);
             let follows_create = matches!(&parents[..], [parent] if table
@@ -710,7 +711,7 @@ impl RoomWriter {
                 event_id: EventId::parse("$draft").map_err(|_| CORRUPT)?,
                 event_type: "m.room.member".to_owned(),
                 state_key: Some(key.to_owned()),
-                sender: key.to_owned(),
+                sender: user.to_string(),
                 origin_server_ts: now,
                 depth,
                 auth: auth.iter().map(|at| at.get()).collect(),
@@ -741,7 +742,7 @@ impl RoomWriter {
             ("type", "m.room.member".into()),
             ("room_id", room.id.as_str().into()),
             ("sender", user.as_str().into()),
-            ("state_key", user.as_str().into()),
+            ("state_key", target.as_str().into()),
             ("content", content.into()),
             ("origin_server_ts", integer(now)?),
             ("depth", integer(depth)?),

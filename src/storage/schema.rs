@@ -8,6 +8,8 @@ use ruma::{
     OwnedTransactionId, OwnedUserId,
 };
 
+use federation::Backoff;
+
 use super::{
     intern::{RoomNumber, UserNumber},
     layout::Layout,
@@ -17,7 +19,10 @@ use super::{
 use crate::{
     content::rows::{MediaRecord, QuarantineRecord, ThumbnailRecord, Usage, VerdictRecord},
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
-    federation::ServerKeysRecord,
+    federation::{
+        ServerKeysRecord,
+        exchange::{ReceivedTransaction, StagedPdu, Waiting},
+    },
     previews::rows::PreviewRecord,
     push::Tally,
     rooms::{
@@ -171,6 +176,20 @@ tables! {
     PUBLIC_ROOMS = PublicRooms "public_rooms": RoomNumber => ();
     /// The keys this server signs with; the last one is used.
     SIGNING_KEYS = SigningKeys "signing_keys": u64 => SigningKeyRecord;
+    /// Events from other servers that were checked and acknowledged and wait for their turn, by room
+    /// and the order in which they came.
+    STAGED = Staged "staged" [Layout::TEXT.prefix(8)]: (RoomNumber, u64) => Json<StagedPdu>;
+    /// The answers to transactions of other servers, kept for a while to be given again.
+    RECEIVED = Received "received": (OwnedServerName, OwnedTransactionId) => Json<ReceivedTransaction>;
+    /// When those came, in ms since the Unix epoch.
+    RECEIVED_EXPIRY = ReceivedExpiry "received_expiry": (u64, OwnedServerName, OwnedTransactionId) => ();
+    /// Which stretch of a room's timeline a server waits for.
+    WAITING = Waiting "waiting": (OwnedServerName, RoomNumber) => Json<Waiting>;
+    /// Servers that did not take a transaction, and when they are tried again.
+    DESTINATIONS = Destinations "destinations": OwnedServerName => Json<Backoff>;
+    /// Events of other servers' users, by stream position, that this server took in for them and
+    /// sends on.
+    FORWARDED = Forwarded "forwarded": (RoomNumber, u64) => ();
     /// What other servers published of their keys.
     SERVER_KEYS = ServerKeys "server_keys" [Layout::TEXT]: OwnedServerName => Json<ServerKeysRecord>;
     /// Users whose display name or avatar changed and whose member events do not say so yet.

@@ -17,12 +17,14 @@ use crate::{
         error::ApiError,
         extract::{Client, Ruma},
     },
+    federation::exchange::Exchange,
     rooms::{Draft, NewRoom, Preset, Rooms},
 };
 
 /// `POST /_matrix/client/v3/createRoom`
 pub(crate) async fn create_room(
     State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     if !request.invite_3pid.is_empty() {
@@ -60,6 +62,15 @@ pub(crate) async fn create_room(
         public,
     };
     let room_id = rooms.create(&session, &new).await?;
+    // The room is there whatever other servers say of an invitation.
+    for user in new.invite.iter().filter(|user| user.server_name() != rooms.server_name()) {
+        let me = &session.user_id;
+        let invited = exchange.invite(me, user, &room_id, None, new.is_direct).await;
+        if let Err(error) = invited {
+            let error = &error as &dyn std::error::Error;
+            tracing::info!(error, %user, room = %room_id, "an invitation was not taken");
+        }
+    }
     Ok(Ruma(Response::new(room_id)))
 }
 

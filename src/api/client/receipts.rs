@@ -15,6 +15,7 @@ use crate::{
         error::ApiError,
         extract::{Client, Ruma},
     },
+    federation::exchange::Exchange,
     rooms::{
         Room, Rooms,
         receipts::{ReadUpTo, Receipts},
@@ -26,6 +27,7 @@ use crate::{
 pub(crate) async fn create_receipt(
     State(rooms): State<Rooms>,
     State(store): State<Receipts>,
+    State(exchange): State<Exchange>,
     State(account_data): State<AccountData>,
     Client { session, request, .. }: Client<create_receipt::v3::Request>,
 ) -> Result<Ruma<create_receipt::v3::Response>, ApiError> {
@@ -49,7 +51,7 @@ pub(crate) async fn create_receipt(
         _ => return Err(ApiError::invalid_param("this is no thread ID")),
     };
     let up_to = read_up_to(&rooms, &session, &room, request.event_id).await?;
-    set(&store, &session, &room, &kind, thread, &up_to).await?;
+    set((&store, &exchange), &session, &room, &kind, thread, &up_to).await?;
     Ok(Ruma(create_receipt::v3::Response::new()))
 }
 
@@ -57,6 +59,7 @@ pub(crate) async fn create_receipt(
 pub(crate) async fn set_read_markers(
     State(rooms): State<Rooms>,
     State(store): State<Receipts>,
+    State(exchange): State<Exchange>,
     State(account_data): State<AccountData>,
     Client { session, request, .. }: Client<set_read_marker::v3::Request>,
 ) -> Result<Ruma<set_read_marker::v3::Response>, ApiError> {
@@ -75,7 +78,7 @@ pub(crate) async fn set_read_markers(
         mark_fully_read(&account_data, &session, &room, event_id).await?;
     }
     for (kind, up_to) in &markers {
-        set(&store, &session, &room, kind, "", up_to).await?;
+        set((&store, &exchange), &session, &room, kind, "", up_to).await?;
     }
     Ok(Ruma(set_read_marker::v3::Response::new()))
 }
@@ -91,7 +94,7 @@ async fn read_up_to(
 }
 
 async fn set(
-    receipts: &Receipts,
+    (receipts, exchange): (&Receipts, &Exchange),
     session: &Session,
     room: &Room,
     kind: &ReceiptType,
@@ -102,7 +105,11 @@ async fn set(
     let own = [session.user];
     // A private receipt concerns the user's own devices only.
     let wake = if *kind == ReceiptType::Read { &*members } else { &own };
-    Ok(receipts.set(room.number, session.user, kind, thread, up_to, wake).await?)
+    receipts.set(room.number, session.user, kind, thread, up_to, wake).await?;
+    if *kind == ReceiptType::Read {
+        exchange.send_receipt(room, &session.user_id, &up_to.event_id, thread);
+    }
+    Ok(())
 }
 
 async fn mark_fully_read(

@@ -1,11 +1,14 @@
 //! Joining and leaving rooms, asking others in, throwing them out.
 
 use axum::extract::State;
-use ruma::api::client::{
-    knock::knock_room,
-    membership::{
-        ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
-        joined_rooms, kick_user, leave_room, unban_user,
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
+    api::client::{
+        knock::knock_room,
+        membership::{
+            ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
+            joined_rooms, kick_user, leave_room, unban_user,
+        },
     },
 };
 
@@ -14,60 +17,132 @@ use crate::{
         error::ApiError,
         extract::{Client, Ruma},
     },
-    rooms::{Change, Rooms},
+    federation::exchange::Exchange,
+    rooms::{Change, RoomError, Rooms},
+    users::session::Session,
 };
+
+/// Where a join or a knock goes: the room, and servers that may be in it.
+async fn find(
+    exchange: &Exchange,
+    rooms: &Rooms,
+    wanted: &RoomOrAliasId,
+    via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+    match <&RoomAliasId>::try_from(wanted) {
+        Ok(alias) if alias.server_name() != rooms.server_name() => {
+            let (room_id, mut servers) = exchange.federation().resolve_alias(alias).await?;
+            servers.extend(via);
+            Ok((room_id, servers))
+        }
+        Ok(alias) => Ok((rooms.resolve(alias).await?, via)),
+        Err(_) => {
+            let room_id = <&RoomId>::try_from(wanted).map_err(ApiError::invalid_param)?;
+            Ok((room_id.to_owned(), via))
+        }
+    }
+}
+
+/// Whether a user of this server is in the room: then its rules can be asked here.
+async fn is_here(rooms: &Rooms, room_id: &RoomId) -> Result<bool, ApiError> {
+    match rooms.room(room_id).await {
+        Ok(room) => Ok(!room.local_members().is_empty()),
+        Err(RoomError::UnknownRoom { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Joins a room here, or through the servers that are in it.
+async fn join(
+    exchange: &Exchange,
+    rooms: &Rooms,
+    session: &Session,
+    (room_id, mut via): (&RoomId, Vec<OwnedServerName>),
+    reason: Option<&str>,
+) -> Result<(), ApiError> {
+    let me = &session.user_id;
+    if is_here(rooms, room_id).await? {
+        return Ok(rooms.change_membership(session, room_id, me, Change::Join, reason).await?);
+    }
+    if session.guest {
+        return Err(RoomError::GuestAccess.into());
+    }
+    // Whoever invited is in the room.
+    if let Some((_, sender)) = rooms.outside(session.user, room_id).await? {
+        via.insert(0, sender.server_name().to_owned());
+    }
+    if let Ok(room) = rooms.room(room_id).await {
+        via.extend(rooms.other_servers(&room));
+    }
+    Ok(exchange.join(me, room_id, &via, reason).await?)
+}
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/join`
 pub(crate) async fn join_by_id(
     State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<join_room_by_id::v3::Request>,
 ) -> Result<Ruma<join_room_by_id::v3::Response>, ApiError> {
-    let me = &session.user_id;
-    let via: &[ruma::OwnedServerName] = &[];
-    let room_id = rooms.find(<&ruma::RoomOrAliasId>::from(&*request.room_id), via).await?;
+    let room_id = request.room_id;
     let reason = request.reason.as_deref();
-    rooms.change_membership(&session, &room_id, me, Change::Join, reason).await?;
+    join(&exchange, &rooms, &session, (&room_id, Vec::new()), reason).await?;
     Ok(Ruma(join_room_by_id::v3::Response::new(room_id)))
 }
 
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
 pub(crate) async fn join_by_id_or_alias(
     State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<Ruma<join_room_by_id_or_alias::v3::Response>, ApiError> {
-    let me = &session.user_id;
-    let room_id = rooms.find(&request.room_id_or_alias, &request.via).await?;
+    let (room_id, via) = find(&exchange, &rooms, &request.room_id_or_alias, request.via).await?;
     let reason = request.reason.as_deref();
-    rooms.change_membership(&session, &room_id, me, Change::Join, reason).await?;
+    join(&exchange, &rooms, &session, (&room_id, via), reason).await?;
     Ok(Ruma(join_room_by_id_or_alias::v3::Response::new(room_id)))
 }
 
 /// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
 pub(crate) async fn knock(
     State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<knock_room::v3::Request>,
 ) -> Result<Ruma<knock_room::v3::Response>, ApiError> {
     let me = &session.user_id;
-    let room_id = rooms.find(&request.room_id_or_alias, &request.via).await?;
+    let (room_id, via) = find(&exchange, &rooms, &request.room_id_or_alias, request.via).await?;
     let reason = request.reason.as_deref();
-    rooms.change_membership(&session, &room_id, me, Change::Knock, reason).await?;
+    if is_here(&rooms, &room_id).await? {
+        rooms.change_membership(&session, &room_id, me, Change::Knock, reason).await?;
+    } else {
+        if session.guest {
+            return Err(RoomError::GuestAccess.into());
+        }
+        exchange.knock(me, &room_id, &via, reason).await?;
+    }
     Ok(Ruma(knock_room::v3::Response::new(room_id)))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/leave`
 pub(crate) async fn leave(
     State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<leave_room::v3::Request>,
 ) -> Result<Ruma<leave_room::v3::Response>, ApiError> {
     let me = &session.user_id;
     let reason = request.reason.as_deref();
-    rooms.change_membership(&session, &request.room_id, me, Change::Leave, reason).await?;
+    let outside = !is_here(&rooms, &request.room_id).await?
+        && rooms.outside(session.user, &request.room_id).await?.is_some();
+    if outside {
+        exchange.leave(me, &request.room_id, reason).await?;
+    } else {
+        rooms.change_membership(&session, &request.room_id, me, Change::Leave, reason).await?;
+    }
     Ok(Ruma(leave_room::v3::Response::new()))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/invite`
 pub(crate) async fn invite(
     State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<invite_user::v3::Request>,
 ) -> Result<Ruma<invite_user::v3::Response>, ApiError> {
     let invite_user::v3::InvitationRecipient::UserId(invited) = request.recipient else {
@@ -76,9 +151,14 @@ pub(crate) async fn invite(
         ));
     };
     let reason = invited.reason.as_deref();
-    rooms
-        .change_membership(&session, &request.room_id, &invited.user_id, Change::Invite, reason)
-        .await?;
+    let (room_id, target) = (&request.room_id, &invited.user_id);
+    if target.server_name() == rooms.server_name() {
+        rooms.change_membership(&session, room_id, target, Change::Invite, reason).await?;
+    } else if session.guest {
+        return Err(RoomError::GuestAccess.into());
+    } else {
+        exchange.invite(&session.user_id, target, room_id, reason, false).await?;
+    }
     Ok(Ruma(invite_user::v3::Response::new()))
 }
 

@@ -1,13 +1,17 @@
 //! Who is typing.
 
 use axum::extract::State;
-use ruma::api::client::typing::create_typing_event::v3::{Request, Response, Typing as Wanted};
+use ruma::api::{
+    client::typing::create_typing_event::v3::{Request, Response, Typing as Wanted},
+    federation::transactions::edu::{Edu, TypingContent},
+};
 
 use crate::{
     api::{
         error::ApiError,
         extract::{Client, Ruma},
     },
+    federation::exchange::Exchange,
     rooms::{Rooms, typing::Typing},
 };
 
@@ -15,6 +19,7 @@ use crate::{
 pub(crate) async fn set_typing(
     State(rooms): State<Rooms>,
     State(typing): State<Typing>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     if request.user_id != session.user_id {
@@ -26,5 +31,7 @@ pub(crate) async fn set_typing(
     };
     let room = rooms.joined(&session, &request.room_id).await?;
     typing.set(room.number, session.user, timeout, room.local_members()).await?;
+    let told = TypingContent::new(room.id.clone(), session.user_id, timeout.is_some());
+    exchange.send_edu(&room, &Edu::Typing(told));
     Ok(Ruma(Response::new()))
 }

@@ -1,0 +1,293 @@
+//! Transactions of other servers.
+//!
+//! What comes is checked as far as it can be without its room, put into a queue on disk, and
+//! acknowledged; each room's queue is then worked through in order, the rooms in parallel, so that
+//! no answer waits for a gap to be filled.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#transactions>
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use federation::{MAX_EDUS, MAX_PDUS};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, TransactionId,
+    api::federation::transactions::edu::{Edu, ReceiptContent, TypingContent},
+    events::receipt::{ReceiptThread, ReceiptType},
+    serde::Raw,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Exchange;
+use crate::{
+    rooms::{RoomError, error::RoomError::InvalidParam, pdu::Pdu, receipts::ReadUpTo},
+    storage::{
+        Batch, Json, Range,
+        intern::RoomNumber,
+        schema::{RECEIVED, RECEIVED_EXPIRY, STAGED},
+    },
+};
+
+/// The longest transaction ID.
+const MAX_ID_BYTES: usize = 255;
+/// How long the answer to a transaction is kept, to be given again.
+const KEPT_MS: u64 = 24 * 3_600_000;
+/// How many old answers are removed with each new one.
+const REMOVED_AT_ONCE: usize = 20;
+/// How many staged events are read at once.
+const STEP: usize = 20;
+/// How many rooms of one receipt are looked at, and how many users in each.
+const MAX_RECEIPTS: usize = 100;
+/// How long somebody on another server types if their server says nothing more.
+const TYPING: Duration = Duration::from_secs(30);
+
+/// An event that was checked and waits for its turn.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct StagedPdu {
+    /// Who sent it here.
+    pub(super) origin: OwnedServerName,
+    /// The event, without `unsigned`.
+    pub(super) pdu: Box<RawValue>,
+}
+
+/// What became of the events of a transaction; an error each, or none.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct ReceivedTransaction {
+    pub(super) pdus: BTreeMap<OwnedEventId, Option<String>>,
+}
+
+impl ReceivedTransaction {
+    /// As the answer has it.
+    pub(crate) fn into_results(self) -> BTreeMap<OwnedEventId, Result<(), String>> {
+        self.pdus.into_iter().map(|(id, error)| (id, error.map_or(Ok(()), Err))).collect()
+    }
+}
+
+impl Exchange {
+    /// Takes a transaction in. The same one is answered the same way.
+    ///
+    /// # Errors
+    /// [`RoomError::InvalidParam`] if it is larger than allowed; a bad event is no error.
+    pub(crate) async fn receive(
+        &self,
+        origin: &ServerName,
+        id: &TransactionId,
+        pdus: Vec<Box<RawValue>>,
+        edus: Vec<Raw<Edu>>,
+    ) -> Result<ReceivedTransaction, RoomError> {
+        if pdus.len() > MAX_PDUS || edus.len() > MAX_EDUS {
+            let why = format!("at most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs");
+            return Err(InvalidParam { why });
+        }
+        if id.as_str().len() > MAX_ID_BYTES {
+            return Err(InvalidParam { why: "the transaction ID is too long".to_owned() });
+        }
+        if let Some(Json(answered)) = RECEIVED.get(&self.db, &(origin, id)).await? {
+            return Ok(answered);
+        }
+        let mut answer = ReceivedTransaction::default();
+        let mut staged = Vec::new();
+        for json in pdus {
+            // What is not even an event of a room known here has no ID to answer by.
+            match self.check(origin, &json).await {
+                Ok((room, pdu)) => {
+                    let raw = RawValue::from_string(pdu.json().to_owned())
+                        .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
+                    staged.push((room, StagedPdu { origin: origin.to_owned(), pdu: raw }));
+                    answer.pdus.insert(pdu.event_id().to_owned(), None);
+                }
+                Err((Some(event), why)) => {
+                    answer.pdus.insert(event, Some(why));
+                }
+                Err((None, why)) => tracing::debug!(%origin, why, "not taken"),
+            }
+        }
+        let mut batch = Batch::new();
+        let now = self.clock.now_ms();
+        RECEIVED.put(&mut batch, &(origin, id), &Json(answer.clone()));
+        RECEIVED_EXPIRY.put(&mut batch, &(now, origin, id), &());
+        let old = Range::all().before(&(now.saturating_sub(KEPT_MS), origin, id));
+        for ((at, server, id), ()) in RECEIVED_EXPIRY.scan(&self.db, &old, REMOVED_AT_ONCE).await? {
+            RECEIVED.delete(&mut batch, &(&server, &id));
+            RECEIVED_EXPIRY.delete(&mut batch, &(at, server, id));
+        }
+        let rooms: BTreeSet<RoomNumber> = staged.iter().map(|(room, _)| *room).collect();
+        // Readers wait for a position that is taken, so nothing else is waited for from here on.
+        for (room, staged) in staged {
+            let position = self.db.position().await?;
+            STAGED.put(&mut batch, &(room, position.value()), &Json(staged));
+            batch.hold(position);
+        }
+        self.db.commit(batch).await?;
+        for room in rooms {
+            self.work_on(room);
+        }
+        for edu in edus {
+            if let Err(error) = self.take_edu(origin, &edu).await {
+                tracing::debug!(%origin, %error, "EDU not taken");
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Checks what can be checked without the room's graph.
+    async fn check(
+        &self,
+        origin: &ServerName,
+        json: &RawValue,
+    ) -> Result<(RoomNumber, Pdu), (Option<OwnedEventId>, String)> {
+        #[derive(Deserialize)]
+        struct InRoom {
+            room_id: OwnedRoomId,
+        }
+        let none = |error: &dyn std::fmt::Display| (None, error.to_string());
+        let in_room: InRoom = serde_json::from_str(json.get()).map_err(|error| none(&error))?;
+        let room = self.rooms.room(&in_room.room_id).await.map_err(|error| none(&error))?;
+        let pdu = self.federation.verify(json.get(), &room.rules, Some(origin)).await;
+        let pdu = match pdu {
+            Ok(pdu) => pdu,
+            Err(error) => {
+                let object = serde_json::from_str(json.get()).ok();
+                let read = object.and_then(|object| Pdu::parse(object, &room.rules).ok());
+                return Err((read.map(|pdu| pdu.event_id().to_owned()), error.to_string()));
+            }
+        };
+        let refused = |why: &str| Err((Some(pdu.event_id().to_owned()), why.to_owned()));
+        // The list of servers concerns who sends here as well as who made the event.
+        for server in [origin, pdu.sender().server_name()] {
+            if self.rooms.room_for(&room.id, server).await.is_err() {
+                return refused("the room does not let this server in");
+            }
+        }
+        if room.local_members().is_empty() {
+            return refused("nobody of this server is in the room");
+        }
+        Ok((room.number, pdu))
+    }
+
+    /// Works through the staged events of a room, unless somebody does already.
+    pub(super) fn work_on(&self, room: RoomNumber) {
+        if !self.shared.at_work.lock().insert(room) {
+            return;
+        }
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let done = exchange.work_through(room).await;
+                exchange.shared.at_work.lock().remove(&room);
+                if let Err(error) = &done {
+                    let error = error as &dyn std::error::Error;
+                    tracing::error!(error, room = room.0, "staged events are left for a restart");
+                    break;
+                }
+                // What was staged just before the mark was taken away found somebody at work.
+                let range = Range::prefix(&(room,));
+                let left = STAGED.scan(&exchange.db, &range, 1).await;
+                if !left.is_ok_and(|rows| !rows.is_empty())
+                    || !exchange.shared.at_work.lock().insert(room)
+                {
+                    break;
+                }
+            }
+        });
+    }
+
+    async fn work_through(&self, number: RoomNumber) -> Result<(), RoomError> {
+        let range = Range::prefix(&(number,));
+        loop {
+            let rows = STAGED.scan(&self.db, &range, STEP).await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let room = self.rooms.numbered(number).await?;
+            for (key, Json(staged)) in rows {
+                let working = self.shared.working.acquire().await;
+                let object = serde_json::from_str(staged.pdu.get()).ok();
+                let pdu = object.and_then(|object| Pdu::parse(object, &room.rules).ok());
+                if let Some(pdu) = pdu
+                    && let Err(error) = self.take_in(&room, &pdu, &staged.origin).await
+                {
+                    let error = &error as &dyn std::error::Error;
+                    let event = pdu.event_id();
+                    tracing::info!(error, room = %room.id, %event, "an event was not taken in");
+                }
+                drop(working);
+                let mut batch = Batch::unsynced();
+                STAGED.delete(&mut batch, &key);
+                self.db.commit(batch).await?;
+            }
+        }
+    }
+
+    /// Goes on with the events that were staged before a restart.
+    pub(super) async fn resume_staged(&self) -> Result<(), RoomError> {
+        let mut range = Range::all();
+        while let Some(((room, _), _)) = STAGED.scan(&self.db, &range, 1).await?.pop() {
+            self.work_on(room);
+            range = range.after(&(room, u64::MAX));
+        }
+        Ok(())
+    }
+
+    async fn take_edu(&self, origin: &ServerName, edu: &Raw<Edu>) -> Result<(), RoomError> {
+        let edu = edu.deserialize().map_err(|error| InvalidParam { why: error.to_string() })?;
+        match edu {
+            Edu::Typing(typing) => self.take_typing(origin, &typing).await,
+            Edu::Receipt(receipts) => self.take_receipts(origin, &receipts).await,
+            // What this server has nothing to do with.
+            _ => Ok(()),
+        }
+    }
+
+    async fn take_typing(
+        &self,
+        origin: &ServerName,
+        typing: &TypingContent,
+    ) -> Result<(), RoomError> {
+        if typing.user_id.server_name() != origin {
+            return Err(InvalidParam { why: "another server's user".to_owned() });
+        }
+        let room = self.rooms.room_with(&typing.room_id, origin).await?;
+        let user = self.rooms.user_number(&typing.user_id).await?;
+        if !self.rooms.is_joined(&room, user).await? {
+            return Err(RoomError::NotInRoom { room: room.id.clone() });
+        }
+        let timeout = typing.typing.then_some(TYPING);
+        Ok(self.typing.set(room.number, user, timeout, room.local_members()).await?)
+    }
+
+    async fn take_receipts(
+        &self,
+        origin: &ServerName,
+        receipts: &ReceiptContent,
+    ) -> Result<(), RoomError> {
+        for (room_id, map) in receipts.receipts.iter().take(MAX_RECEIPTS) {
+            let Ok(room) = self.rooms.room_with(room_id, origin).await else { continue };
+            for (user_id, receipt) in map.read.iter().take(MAX_RECEIPTS) {
+                if user_id.server_name() != origin {
+                    continue;
+                }
+                let user = self.rooms.user_number(user_id).await?;
+                if !self.rooms.is_joined(&room, user).await? {
+                    continue;
+                }
+                let Some(event_id) = receipt.event_ids.last() else { continue };
+                let Some((_, event)) = self.rooms.pdu(&room, event_id).await? else { continue };
+                let thread = match &receipt.data.thread {
+                    ReceiptThread::Main => "main",
+                    ReceiptThread::Thread(thread) => thread.as_str(),
+                    _ => "",
+                };
+                let up_to = ReadUpTo { event_id: event_id.clone(), position: event.position };
+                let members = room.local_members();
+                self.receipts
+                    .set(room.number, user, &ReceiptType::Read, thread, &up_to, &members)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}

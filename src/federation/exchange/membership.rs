@@ -1,0 +1,329 @@
+//! Coming into rooms that are on other servers, and going.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
+
+use std::{sync::Arc, time::Duration};
+
+use federation::Limits;
+use ruma::{
+    CanonicalJsonObject, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    api::federation::membership::{
+        RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
+        prepare_join_event, prepare_knock_event, prepare_leave_event,
+    },
+    room_version_rules::RoomVersionRules,
+};
+use serde_json::value::RawValue;
+
+use super::{super::PeerError, Exchange};
+use crate::rooms::{
+    Room, RoomError, SUPPORTED_VERSIONS,
+    ingest::{Ingested, Verdict},
+    pdu::Pdu,
+    record::Membership,
+};
+
+/// What a small answer may take.
+const SMALL: Limits = Limits { timeout: Duration::from_secs(30), max_bytes: 1 << 20 };
+/// What the state of a room may take.
+const STATE: Limits = Limits { timeout: Duration::from_mins(5), max_bytes: 256 << 20 };
+/// How many servers are tried.
+const MAX_SERVERS: usize = 8;
+
+/// Why somebody did not come in, or go.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// The room's rules, or this server's own database.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// The last server that was asked.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// No server is known that might be in the room. (`M_NOT_FOUND`, 404)
+    #[error("no server is known that is in this room")]
+    NoServer,
+}
+
+impl Exchange {
+    /// Joins a room through one of these servers.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub(crate) async fn join(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        reason: Option<&str>,
+    ) -> Result<(), ExchangeError> {
+        let mut last = ExchangeError::NoServer;
+        for server in self.candidates(room_id, via) {
+            match self.join_through(user, room_id, &server, reason).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%server, room = %room_id, %error, "no join through this server");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn join_through(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        server: &ServerName,
+        reason: Option<&str>,
+    ) -> Result<(), ExchangeError> {
+        let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+        request.ver = SUPPORTED_VERSIONS.to_vec();
+        let made = self.federation.ask(server, request, SMALL).await?;
+        let version = made.room_version.unwrap_or(RoomVersionId::V1);
+        let (rules, template) = template(&version, &made.event)?;
+        let number = self.rooms.user_number(user).await?;
+        let content = self.rooms.content_of_member(Membership::Join, number, reason).await?;
+        let (join, object) = self.rooms.sign_member(template, &rules, room_id, user, content)?;
+        let request = create_join_event::v2::Request::new(
+            room_id.to_owned(),
+            join.event_id().to_owned(),
+            raw(&object)?,
+        );
+        let answer = self.federation.ask(server, request, STATE).await?.room_state;
+        // Where another server's signature lets the user in, the event comes back with it.
+        let join = match &answer.event {
+            Some(event) => {
+                let signed = self.federation.verify(event.get(), &rules, Some(server)).await;
+                match signed {
+                    Ok(signed) if signed.event_id() == join.event_id() => signed,
+                    _ => return Err(bad("the join came back as something else").into()),
+                }
+            }
+            None => join,
+        };
+        let state = self.verified_events(&answer.state, &rules, room_id, server).await;
+        let auth_chain = self.verified_events(&answer.auth_chain, &rules, room_id, server).await;
+        self.rooms.join_remote(&version, &join, &state, &auth_chain).await?;
+        Ok(())
+    }
+
+    async fn verified_events(
+        &self,
+        events: &[Box<RawValue>],
+        rules: &RoomVersionRules,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Vec<Pdu> {
+        let texts: Vec<&str> = events.iter().map(|event| event.get()).collect();
+        let mut pdus = self.federation.verify_all(&texts, rules, Some(server)).await;
+        pdus.retain(|pdu| pdu.room_id() == room_id);
+        pdus
+    }
+
+    /// Asks to be let into a room, through one of these servers.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub(crate) async fn knock(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        reason: Option<&str>,
+    ) -> Result<(), ExchangeError> {
+        let mut last = ExchangeError::NoServer;
+        for server in self.candidates(room_id, via) {
+            match self.knock_through(user, room_id, &server, reason).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn knock_through(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        server: &ServerName,
+        reason: Option<&str>,
+    ) -> Result<(), ExchangeError> {
+        let mut request =
+            prepare_knock_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+        request.ver = SUPPORTED_VERSIONS.to_vec();
+        let made = self.federation.ask(server, request, SMALL).await?;
+        let (rules, template) = template(&made.room_version, &made.event)?;
+        let number = self.rooms.user_number(user).await?;
+        let content = self.rooms.content_of_member(Membership::Knock, number, reason).await?;
+        let (knock, object) = self.rooms.sign_member(template, &rules, room_id, user, content)?;
+        let request = create_knock_event::v1::Request::new(
+            room_id.to_owned(),
+            knock.event_id().to_owned(),
+            raw(&object)?,
+        );
+        let answer = self.federation.ask(server, request, SMALL).await?;
+        let stripped = stripped(&answer.knock_room_state);
+        self.rooms.record_outside(&made.room_version, &knock, &stripped).await?;
+        Ok(())
+    }
+
+    /// Refuses an invitation, or takes a knock back, in a room that this server is not in. If no
+    /// server takes it, it is noted here alone.
+    ///
+    /// # Errors
+    /// [`ExchangeError::NoServer`] if the user has nothing to do with the room.
+    pub(crate) async fn leave(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        reason: Option<&str>,
+    ) -> Result<(), ExchangeError> {
+        let number = self.rooms.user_number(user).await?;
+        let Some((version, sender)) = self.rooms.outside(number, room_id).await? else {
+            return Err(ExchangeError::NoServer);
+        };
+        let via = [sender.server_name().to_owned()];
+        let content = self.rooms.content_of_member(Membership::Leave, number, reason).await?;
+        for server in self.candidates(room_id, &via) {
+            match self.leave_through(user, room_id, &server, &version, content.clone()).await {
+                Ok(leave) => {
+                    return Ok(self.rooms.record_outside(&version, &leave, &[]).await?);
+                }
+                Err(error) => {
+                    tracing::info!(%server, room = %room_id, %error, "a refusal was not taken");
+                }
+            }
+        }
+        let rules = rules_of(&version)?;
+        let nowhere = CanonicalJsonObject::from([
+            ("auth_events".to_owned(), ruma::CanonicalJsonValue::Array(Vec::new())),
+            ("prev_events".to_owned(), ruma::CanonicalJsonValue::Array(Vec::new())),
+            ("depth".to_owned(), ruma::CanonicalJsonValue::Integer(ruma::int!(1))),
+        ]);
+        let (leave, _) = self.rooms.sign_member(nowhere, &rules, room_id, user, content)?;
+        Ok(self.rooms.record_outside(&version, &leave, &[]).await?)
+    }
+
+    async fn leave_through(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        server: &ServerName,
+        version: &RoomVersionId,
+        content: CanonicalJsonObject,
+    ) -> Result<Pdu, ExchangeError> {
+        let request = prepare_leave_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+        let made = self.federation.ask(server, request, SMALL).await?;
+        let (rules, template) = template(version, &made.event)?;
+        let (leave, object) = self.rooms.sign_member(template, &rules, room_id, user, content)?;
+        let request = create_leave_event::v2::Request::new(
+            room_id.to_owned(),
+            leave.event_id().to_owned(),
+            raw(&object)?,
+        );
+        self.federation.ask(server, request, SMALL).await?;
+        Ok(leave)
+    }
+
+    /// Invites a user of another server: their server is asked before anybody is told.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Room`] if the room's rules do not allow it, [`ExchangeError::Peer`] if
+    /// their server does not take it.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>
+    pub(crate) async fn invite(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room_id: &RoomId,
+        reason: Option<&str>,
+        is_direct: bool,
+    ) -> Result<(), ExchangeError> {
+        let room = self.rooms.room(room_id).await?;
+        let number = self.rooms.user_number(target).await?;
+        let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
+        if is_direct {
+            content.insert("is_direct".to_owned(), true.into());
+        }
+        let (invite, object) = self.rooms.signed_invite(&room, sender, target, content).await?;
+        let known = self.rooms.first_look(&room).await?;
+        let request = create_invite::v2::Request::new(
+            room.id.clone(),
+            invite.event_id().to_owned(),
+            room.version.clone(),
+            raw(&object)?,
+            known.into_iter().map(RawStrippedState::Pdu).collect(),
+        );
+        let server = target.server_name();
+        let answer = self.federation.ask(server, request, SMALL).await?;
+        let signed = self.federation.verify(answer.event.get(), &room.rules, Some(server)).await;
+        let signed = match signed {
+            Ok(signed) if signed.event_id() == invite.event_id() => signed,
+            _ => return Err(bad("the invitation came back as something else").into()),
+        };
+        self.admit(&room, &signed).await?;
+        Ok(())
+    }
+
+    /// Takes an event in that others are to get from this server.
+    pub(crate) async fn admit(&self, room: &Arc<Room>, pdu: &Pdu) -> Result<(), RoomError> {
+        match self.rooms.ingest(room, pdu).await? {
+            Ingested::New { verdict: Verdict::Accepted, .. } => {}
+            Ingested::Known(Verdict::Accepted) => return Ok(()),
+            Ingested::New { why, .. } => {
+                let why = why.unwrap_or_else(|| "the event was not accepted".to_owned());
+                return Err(RoomError::Forbidden { why });
+            }
+            Ingested::Known(_) => {
+                return Err(RoomError::Forbidden { why: "the event was not accepted".to_owned() });
+            }
+            Ingested::Missing { .. } => {
+                return Err(bad("the event refers to events that are not here"));
+            }
+        }
+        if let Some((number, record)) = self.rooms.pdu(room, pdu.event_id()).await? {
+            self.rooms.forward(room.number, number, record.position).await?;
+        }
+        Ok(())
+    }
+
+    /// Servers that may be in a room: those that are said to be, and the one that made its ID.
+    fn candidates(&self, room_id: &RoomId, via: &[OwnedServerName]) -> Vec<OwnedServerName> {
+        let mut servers: Vec<OwnedServerName> = Vec::new();
+        let named = room_id.server_name().map(ToOwned::to_owned);
+        for server in via.iter().cloned().chain(named) {
+            if server != self.rooms.server_name() && !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        servers.truncate(MAX_SERVERS);
+        servers
+    }
+}
+
+fn bad(why: &str) -> RoomError {
+    RoomError::BadEvent { why: why.to_owned() }
+}
+
+fn rules_of(version: &RoomVersionId) -> Result<RoomVersionRules, RoomError> {
+    let rules = version.rules().filter(|_| SUPPORTED_VERSIONS.contains(version));
+    rules.ok_or_else(|| RoomError::UnsupportedRoomVersion { version: version.to_string() })
+}
+
+fn template(
+    version: &RoomVersionId,
+    event: &RawValue,
+) -> Result<(RoomVersionRules, CanonicalJsonObject), RoomError> {
+    let rules = rules_of(version)?;
+    let template = serde_json::from_str(event.get());
+    Ok((rules, template.map_err(|_| bad("the other server's event is no event"))?))
+}
+
+fn raw(object: &CanonicalJsonObject) -> Result<Box<RawValue>, RoomError> {
+    serde_json::value::to_raw_value(object).map_err(|error| bad(&error.to_string()))
+}
+
+fn stripped(events: &[RawStrippedState]) -> Vec<Box<RawValue>> {
+    events.iter().filter_map(|event| serde_json::value::to_raw_value(event).ok()).collect()
+}

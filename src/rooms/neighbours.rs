@@ -1,0 +1,210 @@
+//! Rooms as the servers in them see them.
+
+use std::sync::Arc;
+
+use ruma::{
+    CanonicalJsonObject, EventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, ServerName,
+    UserId,
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Rooms, acl,
+    error::RoomError,
+    event,
+    pdu::Pdu,
+    record::{EventNumber, EventRecord, Membership},
+    room::Room,
+};
+use crate::storage::{
+    Batch, Range,
+    intern::{RoomNumber, UserNumber},
+    schema::{CURRENT_STATE, EVENT_IDS, EVENTS, FORWARDED, OUTBOX, TIMELINE},
+};
+
+/// What somebody outside is told of a room.
+const FIRST_LOOK: [&str; 8] = [
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+    "m.room.history_visibility",
+];
+/// How many events of a timeline are looked at for those to send.
+const LOOKED_AT: usize = 500;
+
+impl Rooms {
+    /// The room with this ID, if its list of servers lets `server` take part.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], [`RoomError::Forbidden`].
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls>
+    pub(crate) async fn room_for(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Arc<Room>, RoomError> {
+        let room = self.room(room_id).await?;
+        let list = room.stored_state(self.db(), "m.room.server_acl", "").await?;
+        if acl::allows(list.as_ref().map(|event| event.content.get()), server) {
+            return Ok(room);
+        }
+        Err(RoomError::Forbidden { why: "the room does not let your server in".to_owned() })
+    }
+
+    /// The same, if somebody of `server` is in it.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], [`RoomError::Forbidden`].
+    pub(crate) async fn room_with(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+    ) -> Result<Arc<Room>, RoomError> {
+        let room = self.room_for(room_id, server).await?;
+        if room.servers().iter().any(|other| other == server) {
+            return Ok(room);
+        }
+        Err(RoomError::Forbidden { why: "your server is not in the room".to_owned() })
+    }
+
+    /// The content of a member event of a user of this server, with their name and picture.
+    pub(crate) async fn content_of_member(
+        &self,
+        membership: Membership,
+        user: UserNumber,
+        reason: Option<&str>,
+    ) -> Result<CanonicalJsonObject, RoomError> {
+        self.member_content(membership, user, reason).await
+    }
+
+    /// The number of a user, known here or not.
+    pub(crate) async fn user_number(&self, user: &UserId) -> Result<UserNumber, RoomError> {
+        Ok(self.db().users().intern(self.db(), user).await?)
+    }
+
+    /// The version of a room that this server is not in, and who sent what `user` last heard of it.
+    pub(crate) async fn outside(
+        &self,
+        user: UserNumber,
+        room_id: &RoomId,
+    ) -> Result<Option<(RoomVersionId, OwnedUserId)>, RoomError> {
+        #[derive(serde::Deserialize)]
+        struct Sent {
+            sender: OwnedUserId,
+        }
+        let Some(room) = self.db().rooms().find(self.db(), room_id).await? else {
+            return Ok(None);
+        };
+        let Some(event) = self.outside_event(user, room).await? else { return Ok(None) };
+        let sent: Sent = serde_json::from_str(event.pdu.get())
+            .map_err(|_| RoomError::Corrupt { what: "an event" })?;
+        Ok(Some((event.version, sent.sender)))
+    }
+
+    /// An invitation that is signed and not yet part of the room: the server of `target` is to see
+    /// it first.
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] if the room's rules do not allow it.
+    pub(crate) async fn signed_invite(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        content: CanonicalJsonObject,
+    ) -> Result<(Pdu, CanonicalJsonObject), RoomError> {
+        let mut object = {
+            let mut writer = self.writer(room).await?;
+            writer.template(sender, target, content).await?
+        };
+        if let Some(id) = event::chosen_id(&room.rules, &self.shared.random, self.server_name()) {
+            object.insert("event_id".to_owned(), id.as_str().into());
+        }
+        event::hash_and_sign(&mut object, self.key(), &room.rules)?;
+        let pdu = Pdu::parse(object.clone(), &room.rules)
+            .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
+        Ok((pdu, object))
+    }
+
+    /// Whether a user is in a room.
+    pub(crate) async fn is_joined(&self, room: &Room, user: UserNumber) -> Result<bool, RoomError> {
+        let row = self.user_room(user, room.number).await?;
+        Ok(row.is_some_and(|row| row.membership == Membership::Join))
+    }
+
+    /// The room that an event is in.
+    pub(crate) async fn room_of(&self, event: &EventId) -> Result<Option<OwnedRoomId>, RoomError> {
+        match EVENT_IDS.get(self.db(), event).await? {
+            Some((room, _)) => Ok(Some(self.room_id(room).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The events that tell somebody outside what a room is, as they go to other servers.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
+    pub(crate) async fn first_look(&self, room: &Room) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let keys = FIRST_LOOK.map(|event_type| (room.number, event_type, ""));
+        let numbers = CURRENT_STATE.multi_get(self.db(), keys).await?;
+        let keys = numbers.into_iter().flatten().map(|number| (room.number, number));
+        let records = EVENTS.multi_get(self.db(), keys).await?;
+        let json = |record: EventRecord| RawValue::from_string(record.json.into());
+        let corrupt = |_| RoomError::Corrupt { what: "an event" };
+        records.into_iter().flatten().map(|record| json(record).map_err(corrupt)).collect()
+    }
+
+    /// Has an event of another server's user, which this server took in for it, sent on to the
+    /// other servers in the room.
+    pub(crate) async fn forward(
+        &self,
+        room: RoomNumber,
+        number: EventNumber,
+        position: u64,
+    ) -> Result<(), RoomError> {
+        let mut batch = Batch::new();
+        FORWARDED.put(&mut batch, &(room, position), &());
+        OUTBOX.put(&mut batch, &position, &(room, number));
+        self.db().commit(batch).await?;
+        self.outbox_changed().notify_one();
+        Ok(())
+    }
+
+    /// The first events of a room, between these stream positions, that this server is to send to
+    /// others: those of its own users and those it forwards. With the position after the last one
+    /// that was looked at.
+    pub(crate) async fn events_to_send(
+        &self,
+        room: RoomNumber,
+        from: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<(Vec<(EventNumber, EventRecord)>, u64), RoomError> {
+        let key = |position: u64| (room, i64::try_from(position).unwrap_or(i64::MAX));
+        let range = Range::prefix(&(room,)).from(&key(from)).before(&key(until.saturating_add(1)));
+        let rows = TIMELINE.scan(self.db(), &range, LOOKED_AT).await?;
+        let complete = rows.len() < LOOKED_AT;
+        let keys = rows.iter().map(|(_, number)| (room, *number));
+        let records = EVENTS.multi_get(self.db(), keys).await?;
+        let mut found = Vec::new();
+        let mut next = from;
+        for (((_, position), number), record) in rows.into_iter().zip(records) {
+            let position = u64::try_from(position).unwrap_or_default();
+            if found.len() == limit {
+                return Ok((found, next));
+            }
+            next = position.saturating_add(1);
+            let Some(record) = record else { continue };
+            let to_send = self.is_local(&record.sender_id)
+                || FORWARDED.contains(self.db(), &(room, position)).await?;
+            if to_send {
+                found.push((number, record));
+            }
+        }
+        Ok((found, if complete { until.saturating_add(1) } else { next }))
+    }
+}
