@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#room-aliases>
 
-use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomAliasId, RoomId};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId, ServerName};
 
 use super::{
     Rooms,
@@ -37,6 +37,36 @@ impl Rooms {
             .await?
             .ok_or_else(|| RoomError::UnknownAlias { alias: alias.to_owned() })?;
         self.room_id(record.room).await
+    }
+
+    /// The room with this ID or alias.
+    ///
+    /// # Errors
+    /// Those of [`Rooms::resolve`]; [`RoomError::RemoteRoom`] if the room is not here and `via`
+    /// names servers that might have it, [`RoomError::UnknownRoom`] otherwise.
+    pub(crate) async fn find(
+        &self,
+        id: &RoomOrAliasId,
+        via: &[impl AsRef<ServerName>],
+    ) -> Result<OwnedRoomId, RoomError> {
+        if let Ok(alias) = <&RoomAliasId>::try_from(id) {
+            return self.resolve(alias).await;
+        }
+        let room_id = <&RoomId>::try_from(id)
+            .map_err(|_| RoomError::InvalidParam { why: "this is no room ID".to_owned() })?;
+        match self.room(room_id).await {
+            Ok(room) => Ok(room.id.clone()),
+            Err(RoomError::UnknownRoom { room }) => {
+                let elsewhere = via.iter().any(|server| server.as_ref() != self.server_name())
+                    || room_id.server_name().is_some_and(|server| server != self.server_name());
+                Err(if elsewhere {
+                    RoomError::RemoteRoom { room }
+                } else {
+                    RoomError::UnknownRoom { room }
+                })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives an alias to a room.

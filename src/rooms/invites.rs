@@ -23,7 +23,7 @@ impl Rooms {
     ///
     /// # Errors
     /// [`RoomError::InviteBlocked`] if `target` is of this server and does not want it.
-    pub(super) async fn check_invite(
+    pub(crate) async fn check_invite(
         &self,
         inviter: &UserId,
         target: &UserId,

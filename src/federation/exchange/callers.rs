@@ -100,6 +100,9 @@ impl Exchange {
         if pdu.sender().server_name() != origin {
             return Err(bad("the invitation is another server's"));
         }
+        let target = pdu.state_key().and_then(|user| UserId::parse(user).ok());
+        let target = target.ok_or_else(|| bad("the event invites nobody"))?;
+        self.rooms.check_invite(pdu.sender(), &target).await?;
         let mut object: CanonicalJsonObject =
             serde_json::from_str(json.get()).map_err(|_| bad("this is no event"))?;
         self.rooms.countersign(&mut object, &rules)?;
