@@ -17,7 +17,7 @@ use crate::{
     rooms::{Overviews, Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
     storage::{Db, StorageError},
-    sync::Sync,
+    sync::{Sliding, Sync},
     users::{AccountData, AccountError, Accounts, Filters, Profiles, activity, session::Sessions},
 };
 
@@ -45,6 +45,7 @@ pub(crate) struct Areas {
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
+    sliding: Sliding,
     keys: Keys,
     to_device: ToDevice,
     backups: Backups,
@@ -80,6 +81,7 @@ areas! {
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
+    sliding: Sliding,
     keys: Keys,
     to_device: ToDevice,
     backups: Backups,
@@ -214,6 +216,7 @@ impl Server {
                 rooms,
                 typing,
                 receipts,
+                sliding: Sliding::new(sync.clone()),
                 sync,
                 keys,
                 backups: Backups::new(db.clone()),

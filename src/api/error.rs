@@ -28,7 +28,7 @@ use crate::{
     push::PushRuleError,
     rooms::RoomError,
     storage::StorageError,
-    sync::SyncError,
+    sync::{SlidingError, SyncError},
     users::{
         AccountDataError, AccountError, FilterError, ProfileError, limits::LimitExceeded,
         mail::MailError, password::PasswordError, session::AuthError,
@@ -244,6 +244,16 @@ impl From<SyncError> for ApiError {
             SyncError::LoggedOut => AuthError::Unknown { soft_logout: false }.into(),
             SyncError::Storage(error) => error.into(),
             SyncError::Room(error) => error.into(),
+        }
+    }
+}
+
+impl From<SlidingError> for ApiError {
+    fn from(error: SlidingError) -> Self {
+        match error {
+            SlidingError::UnknownPosition => Self::new(ErrorKind::UnknownPos, error),
+            SlidingError::Invalid { .. } => Self::invalid_param(error),
+            SlidingError::Sync(error) => error.into(),
         }
     }
 }

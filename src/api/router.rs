@@ -224,6 +224,11 @@ fn rooms(routes: Routes) -> Routes {
         .add::<receipt::create_receipt::v3::Request, _, _>(receipts::create_receipt)
         .add::<read_marker::set_read_marker::v3::Request, _, _>(receipts::set_read_markers)
         .add::<sync::sync_events::v3::Request, _, _>(client::sync::sync_events)
+        .path(
+            MethodFilter::POST,
+            "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
+            client::sliding_sync::sync,
+        )
 }
 
 /// End-to-end encryption.

@@ -45,6 +45,11 @@ impl From<RoomEventFilter> for EventFilter {
 }
 
 impl EventFilter {
+    /// Any events, at most so many.
+    pub(crate) fn any(limit: u64) -> Self {
+        Self { limit: Some(limit), ..Self::default() }
+    }
+
     /// Whether events of this room are wanted at all.
     pub(crate) fn wants_room(&self, room: &RoomId) -> bool {
         !self.not_rooms.iter().any(|id| id == room)

@@ -1,9 +1,11 @@
 //! Telling clients what happened: nothing missed, nothing twice.
 
 pub(crate) mod e2ee;
+mod ephemeral;
 mod filter;
 mod response;
 mod room;
+mod sliding;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -13,6 +15,7 @@ mod v3;
 use crate::{rooms::RoomError, storage::StorageError};
 
 pub(crate) use filter::SyncFilter;
+pub(crate) use sliding::{Body as SlidingBody, Request as SlidingRequest, Sliding, SlidingError};
 pub(crate) use v3::{Request, Sync};
 
 /// Why a sync is not answered.

@@ -1,14 +1,14 @@
 //! One room in a response.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
-use ruma::{OwnedUserId, UserId};
-use serde_json::{json, value::RawValue};
+use ruma::UserId;
 
 use super::{
+    ephemeral::{receipt_event, typing_event},
     response::{Events, Joined, Left, State, Summary, Timeline},
     timeline::{Stretch, latest},
     v3::{Request, Sync, account_data_event},
@@ -17,7 +17,6 @@ use crate::{
     rooms::{
         Boundary, Room, RoomError, Viewer, Visibility,
         auth::membership_in,
-        receipts::{Receipt, ReceiptSlot},
         record::{EventNumber, EventRecord, Membership, UserRoom},
     },
     storage::{Range, Snapshot, StorageError, intern::UserNumber, schema::ACCOUNT_DATA},
@@ -260,45 +259,18 @@ impl RoomReader<'_> {
         };
         if let Some(users) = typing.filter(|_| filter.wants("m.typing")) {
             let ignored = Ignored::load(self.at, self.session.user).await?;
-            let mut users = sync.db.users().names(&sync.db, &users).await?;
-            users.retain(|user| !ignored.contains(user));
-            events.push(raw(&json!({"type": "m.typing", "content": {"user_ids": users}})));
+            events.push(typing_event(&sync.db, &users, &ignored).await?);
         }
         if filter.wants("m.receipt") {
             let since = since.unwrap_or(0);
             let receipts =
                 sync.receipts.changed(self.at, room, self.session.user, since, self.until).await?;
             if !receipts.is_empty() {
-                events.extend(self.receipt_event(receipts).await?);
+                let ignored = Ignored::load(self.at, self.session.user).await?;
+                events.extend(receipt_event(&sync.db, receipts, &ignored).await?);
             }
         }
         Ok(Events { events })
-    }
-
-    /// Receipts as one `m.receipt` event: by event, kind and user. None if all are of users who are
-    /// ignored.
-    async fn receipt_event(
-        &self,
-        receipts: Vec<(ReceiptSlot, Receipt)>,
-    ) -> Result<Option<Box<RawValue>>, StorageError> {
-        let ignored = Ignored::load(self.at, self.session.user).await?;
-        let db = &self.sync.db;
-        let mut content: BTreeMap<_, BTreeMap<_, BTreeMap<OwnedUserId, serde_json::Value>>> =
-            BTreeMap::new();
-        for (slot, receipt) in receipts {
-            let user = db.users().name(db, UserNumber(slot.user)).await?;
-            if ignored.contains(&user) {
-                continue;
-            }
-            let mut data = json!({"ts": receipt.ts});
-            if let (false, Some(data)) = (slot.thread.is_empty(), data.as_object_mut()) {
-                data.insert("thread_id".to_owned(), slot.thread.into());
-            }
-            let by_kind = content.entry(receipt.event_id).or_default();
-            by_kind.entry(slot.kind).or_default().insert(user, data);
-        }
-        let event = raw(&json!({"type": "m.receipt", "content": content}));
-        Ok((!content.is_empty()).then_some(event))
     }
 
     async fn all_account_data(&self) -> Result<Events, StorageError> {
@@ -346,8 +318,4 @@ fn add_unseen_changes(state: &mut Numbered, timeline: &Numbered, later: Numbered
         state.retain(|old| !same(old));
         state.push((number, event));
     }
-}
-
-fn raw(value: &serde_json::Value) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("a JSON value has string keys only")
 }

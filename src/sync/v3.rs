@@ -26,7 +26,7 @@ use crate::{
     },
     shutdown::Stopping,
     storage::{
-        Db, Range, Snapshot, StorageError,
+        Db, Range, Snapshot, StorageError, Waiter,
         intern::{RoomNumber, UserNumber},
         schema::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, USER_ROOMS},
     },
@@ -114,18 +114,34 @@ impl Sync {
             if first || !response.is_empty() {
                 return Ok(response);
             }
-            tokio::select! {
-                () = waiter.woken() => {
-                    // What woke it may be that its device is gone.
-                    let device = self.sessions.device(session.user, &session.device_id).await?;
-                    if device.is_none() {
-                        return Err(SyncError::LoggedOut);
-                    }
-                }
-                () = sleep_until(deadline) => return Ok(response),
-                // A server that stops lets its clients go at once.
-                () = self.stopping.wait() => return Ok(response),
+            if !self.wait(session, &waiter, deadline).await? {
+                return Ok(response);
             }
+        }
+    }
+
+    /// Waits until something happens that may concern the user; false if the time is over.
+    ///
+    /// # Errors
+    /// [`SyncError::LoggedOut`] if the device goes meanwhile.
+    pub(super) async fn wait(
+        &self,
+        session: &Session,
+        waiter: &Waiter,
+        deadline: Instant,
+    ) -> Result<bool, SyncError> {
+        tokio::select! {
+            () = waiter.woken() => {
+                // What woke it may be that its device is gone.
+                let device = self.sessions.device(session.user, &session.device_id).await?;
+                if device.is_none() {
+                    return Err(SyncError::LoggedOut);
+                }
+                Ok(true)
+            }
+            () = sleep_until(deadline) => Ok(false),
+            // A server that stops lets its clients go at once.
+            () = self.stopping.wait() => Ok(false),
         }
     }
 
@@ -135,7 +151,8 @@ impl Sync {
         let until = self.db.visible_position();
         let at = self.db.snapshot();
         let since = request.since.map(|token| token.position);
-        let (global, mut by_room) = account_data(&at, session.user, since, until, request).await?;
+        let (global, mut by_room) =
+            account_data(&at, session.user, since, until, &request.filter).await?;
         let mut rooms = RoomsResponse::default();
         let user_rooms = self.rooms.user_rooms(&at, session.user).await?;
         let device_lists = match since {
@@ -257,12 +274,12 @@ fn stripped(state: &str) -> Result<Box<RawValue>, StorageError> {
 }
 
 /// The account data that changed after `since`: of the account, and by room.
-async fn account_data(
+pub(super) async fn account_data(
     at: &Snapshot,
     user: UserNumber,
     since: Option<u64>,
     until: u64,
-    request: &Request,
+    filter: &SyncFilter,
 ) -> Result<(Vec<Box<RawValue>>, RoomAccountData), StorageError> {
     let range = Range::prefix(&(user,))
         .after(&(user, since.unwrap_or(0)))
@@ -276,10 +293,10 @@ async fn account_data(
         let Some(datum) = datum else { continue };
         let event = account_data_event(kind, &datum.content)?;
         if *room == GLOBAL {
-            if request.filter.account_data.wants(kind) {
+            if filter.account_data.wants(kind) {
                 global.push(event);
             }
-        } else if request.filter.room_account_data.wants(kind) {
+        } else if filter.room_account_data.wants(kind) {
             by_room.entry(*room).or_default().push(event);
         }
     }

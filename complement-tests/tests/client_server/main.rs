@@ -32,6 +32,7 @@ mod registration;
 mod relations;
 mod room_creation;
 mod sending;
+mod sliding_sync;
 mod state;
 mod sync;
 mod threepid;

@@ -14,7 +14,7 @@ use crate::api::{
 const VERSIONS: [&str; 3] = ["r0.6.1", "v1.1", "v1.2"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 25] = [
+const FEATURES: [(&str, bool); 27] = [
     ("org.matrix.msc3916.stable", true),
     ("fi.mau.msc2246", true),
     ("fi.mau.msc2246.stable", true),
@@ -33,7 +33,9 @@ const FEATURES: [(&str, bool); 25] = [
     ("org.matrix.msc4380.stable", true),
     ("uk.half-shot.msc2666.query_mutual_rooms", true),
     ("uk.half-shot.msc2666.query_mutual_rooms.stable", true),
+    ("org.matrix.msc3814", true),
     ("org.matrix.msc3882", true),
+    ("org.matrix.simplified_msc3575", true),
     ("uk.tcpip.msc4133", true),
     ("uk.tcpip.msc4133.stable", true),
     ("us.cloke.msc4175.stable", true),

@@ -1,0 +1,155 @@
+//! What a client has got on a connection.
+//!
+//! Kept in memory: a client whose connection is gone (the server was restarted, or it was away for
+//! long) is told so, and begins again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use ruma::OwnedDeviceId;
+
+use super::{SlidingError, response::List};
+use crate::{
+    rooms::record::Membership,
+    storage::intern::{RoomNumber, UserNumber},
+};
+
+/// How many connections are kept; the least used ones are forgotten first.
+const MAX_CONNECTIONS: u64 = 20_000;
+/// A connection that is not used for so long is forgotten.
+const IDLE: Duration = Duration::from_hours(2);
+
+type Key = (UserNumber, OwnedDeviceId, Option<String>);
+
+/// The connections of all clients.
+#[derive(Clone)]
+pub(super) struct Connections {
+    open: Cache<Key, Arc<Mutex<Positions>>>,
+    /// Sets the positions of this process apart from those of the one before.
+    process: u64,
+    next: Arc<AtomicU64>,
+}
+
+/// The state by position: that of the last answer, and of the one that the client came with. It may
+/// come with that again, since an answer can be lost.
+type Positions = BTreeMap<u64, Arc<State>>;
+
+/// What a client has got.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// Up to this stream position, as far as rooms are concerned that stand in `rooms`.
+    pub(super) position: u64,
+    /// The rooms it has got.
+    pub(super) rooms: HashMap<RoomNumber, Arc<SentRoom>>,
+    /// The lists as it has got them.
+    pub(super) lists: BTreeMap<String, List>,
+}
+
+/// What a client has got of a room.
+#[derive(Clone, Debug)]
+pub(super) struct SentRoom {
+    /// What the user was to it.
+    pub(super) membership: Membership,
+    /// Everything up to this stream position that was wanted then.
+    pub(super) upto: u64,
+    /// How many events were wanted.
+    pub(super) timeline_limit: u64,
+    /// Which state was wanted.
+    pub(super) required_state: BTreeSet<(String, String)>,
+    /// Whose member events it has got because they sent something.
+    pub(super) members: BTreeSet<String>,
+}
+
+impl Connections {
+    /// No connections yet. `process` is another number in each process.
+    pub(super) fn new(process: u64) -> Self {
+        let open = Cache::builder().max_capacity(MAX_CONNECTIONS).time_to_idle(IDLE).build();
+        Self { open, process, next: Arc::new(AtomicU64::new(1)) }
+    }
+
+    /// The state that the client comes with; an empty one without a position.
+    ///
+    /// # Errors
+    /// [`SlidingError::UnknownPosition`] if it is not known, or no longer.
+    pub(super) fn state(&self, key: &Key, pos: Option<&str>) -> Result<Arc<State>, SlidingError> {
+        let Some(pos) = pos else { return Ok(Arc::default()) };
+        let number = self.number(pos).ok_or(SlidingError::UnknownPosition)?;
+        let connection = self.open.get(key).ok_or(SlidingError::UnknownPosition)?;
+        let mut positions = connection.lock();
+        let state = positions.get(&number).cloned().ok_or(SlidingError::UnknownPosition)?;
+        // It has got that answer: what was before is over.
+        *positions = positions.split_off(&number);
+        Ok(state)
+    }
+
+    /// Keeps the state that the client has once it gets the answer; returns its position.
+    pub(super) fn keep(&self, key: Key, came_with: Option<&str>, state: State) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let connection = if came_with.is_some() {
+            self.open.get_with(key, Arc::default)
+        } else {
+            // A new connection ends the one before of that name.
+            let connection = Arc::<Mutex<Positions>>::default();
+            self.open.insert(key, Arc::clone(&connection));
+            connection
+        };
+        let mut positions = connection.lock();
+        let before = came_with.and_then(|pos| self.number(pos));
+        // An answer to the same position that was lost is replaced by this one.
+        positions.retain(|number, _| Some(*number) == before);
+        positions.insert(number, Arc::new(state));
+        format!("{}_{number}", self.process)
+    }
+
+    fn number(&self, pos: &str) -> Option<u64> {
+        let (process, number) = pos.split_once('_')?;
+        (process == self.process.to_string()).then(|| number.parse().ok())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        (UserNumber(1), "DEVICE".into(), None)
+    }
+
+    fn at(position: u64) -> State {
+        State { position, ..State::default() }
+    }
+
+    #[test]
+    fn a_position_may_be_repeated_until_the_next_one_is_used() {
+        let connections = Connections::new(1);
+        let first = connections.keep(key(), None, at(1));
+        let lost = connections.keep(key(), Some(&first), at(2));
+        assert_eq!(connections.state(&key(), Some(&first)).unwrap().position, 1);
+        let second = connections.keep(key(), Some(&first), at(3));
+        assert!(connections.state(&key(), Some(&lost)).is_err());
+        assert_eq!(connections.state(&key(), Some(&second)).unwrap().position, 3);
+        assert!(connections.state(&key(), Some(&first)).is_err());
+    }
+
+    #[test]
+    fn positions_of_other_connections_and_processes_are_unknown() {
+        let connections = Connections::new(1);
+        let pos = connections.keep(key(), None, at(1));
+        let other = (UserNumber(2), "DEVICE".into(), None);
+        assert!(connections.state(&other, Some(&pos)).is_err());
+        assert!(Connections::new(2).state(&key(), Some(&pos)).is_err());
+        for pos in ["", "1", "1_", "x_1", "1_x"] {
+            assert!(connections.state(&key(), Some(pos)).is_err());
+        }
+        connections.keep(key(), None, at(2));
+        assert!(connections.state(&key(), Some(&pos)).is_err(), "begun again");
+    }
+}

@@ -1,0 +1,223 @@
+//! What is sent besides rooms.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    Request, Sliding, SlidingError, Wanted,
+    connection::SentRoom,
+    request,
+    response::{AccountData, ByRoom, E2ee, Extensions, ToDevice},
+};
+use crate::{
+    e2ee::DELIVERED_AT_ONCE,
+    rooms::record::{Membership, UserRoom},
+    storage::{Snapshot, intern::RoomNumber},
+    sync::{
+        SyncError, SyncFilter,
+        e2ee::DeviceLists,
+        ephemeral::{receipt_event, typing_event},
+        v3::account_data,
+    },
+    users::{Ignored, session::Session},
+};
+
+/// What an answer covers.
+pub(super) struct Window<'a> {
+    pub(super) at: &'a Snapshot,
+    pub(super) session: &'a Session,
+    /// None on a new connection.
+    pub(super) since: Option<u64>,
+    pub(super) until: u64,
+    /// All rooms of the user.
+    pub(super) rooms: &'a [(RoomNumber, UserRoom)],
+    /// The rooms that the client has got, or gets now.
+    pub(super) known: &'a HashMap<RoomNumber, Arc<SentRoom>>,
+    /// Those it gets for the first time.
+    pub(super) initial: &'a BTreeSet<RoomNumber>,
+    /// What it wants now.
+    pub(super) wanted: &'a BTreeMap<RoomNumber, Wanted<'a>>,
+}
+
+impl Sliding {
+    /// Removes the messages that the device says it has.
+    pub(super) async fn note_delivered(
+        &self,
+        session: &Session,
+        request: &Request,
+    ) -> Result<(), SlidingError> {
+        let asked = &request.body.extensions.to_device;
+        if let (true, Some(since)) = (asked.is_on(), position(asked)?) {
+            if since > self.sync.db.visible_position() {
+                return Err(SyncError::FromTheFuture.into());
+            }
+            let to_device = &self.sync.e2ee.to_device;
+            to_device.delivered(session.user, &session.device_id, since).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn extensions(
+        &self,
+        window: &Window<'_>,
+        asked: &request::Extensions,
+    ) -> Result<Extensions, SlidingError> {
+        let mut extensions = Extensions::default();
+        if asked.to_device.is_on() {
+            extensions.to_device = Some(self.to_device(window, &asked.to_device).await?);
+        }
+        if asked.e2ee.is_on() {
+            extensions.e2ee = Some(self.e2ee(window).await?);
+        }
+        if asked.account_data.is_on() {
+            extensions.account_data = Some(self.account_data(window, &asked.account_data).await?);
+        }
+        if asked.receipts.is_on() {
+            extensions.receipts = Some(self.receipts(window, &asked.receipts).await?);
+        }
+        if asked.typing.is_on() {
+            extensions.typing = Some(self.typing(window, &asked.typing).await?);
+        }
+        Ok(extensions)
+    }
+
+    async fn to_device(
+        &self,
+        window: &Window<'_>,
+        asked: &request::ToDevice,
+    ) -> Result<ToDevice, SlidingError> {
+        let since = position(asked)?.unwrap_or(0);
+        let limit = asked
+            .limit
+            .and_then(|limit| usize::try_from(limit).ok())
+            .map_or(DELIVERED_AT_ONCE, |limit| limit.clamp(1, DELIVERED_AT_ONCE));
+        let (user, device) = (window.session.user, &window.session.device_id);
+        let inbox = self
+            .sync
+            .e2ee
+            .to_device
+            .inbox(window.at, user, device, (since, window.until), limit)
+            .await?;
+        Ok(ToDevice { next_batch: inbox.upto.to_string(), events: inbox.events })
+    }
+
+    async fn e2ee(&self, window: &Window<'_>) -> Result<E2ee, SlidingError> {
+        let (user, device) = (window.session.user, &window.session.device_id);
+        let counts = self.sync.e2ee.keys.counts(user, device).await?;
+        let lists = match window.since {
+            Some(since) => {
+                let span = (since, window.until);
+                self.sync.device_lists(window.at, window.session, span, window.rooms).await?
+            }
+            None => DeviceLists::default(),
+        };
+        Ok(E2ee {
+            lists,
+            one_time: counts.one_time.clone(),
+            unused_fallback: counts.unused_fallback.clone(),
+        })
+    }
+
+    async fn account_data(
+        &self,
+        window: &Window<'_>,
+        asked: &request::RoomSwitch,
+    ) -> Result<AccountData, SlidingError> {
+        let user = window.session.user;
+        let (global, mut changed) =
+            account_data(window.at, user, window.since, window.until, &SyncFilter::default())
+                .await?;
+        let mut data = AccountData { global, rooms: BTreeMap::new() };
+        for number in self.rooms_of(window, asked).await? {
+            let events = if window.initial.contains(&number) {
+                self.room_account_data(window.at, user, number).await?
+            } else {
+                changed.remove(&number).unwrap_or_default()
+            };
+            if !events.is_empty() {
+                data.rooms.insert(self.sync.rooms.room_id(number).await?, events);
+            }
+        }
+        Ok(data)
+    }
+
+    async fn receipts(
+        &self,
+        window: &Window<'_>,
+        asked: &request::RoomSwitch,
+    ) -> Result<ByRoom, SlidingError> {
+        let mut by_room = ByRoom::default();
+        let user = window.session.user;
+        let ignored = Ignored::load(window.at, user).await?;
+        for number in self.rooms_of(window, asked).await? {
+            let is_initial = window.initial.contains(&number);
+            let since = window.since.filter(|_| !is_initial).unwrap_or(0);
+            let receipts =
+                self.sync.receipts.changed(window.at, number, user, since, window.until).await?;
+            if let Some(event) = receipt_event(&self.sync.db, receipts, &ignored).await? {
+                by_room.rooms.insert(self.sync.rooms.room_id(number).await?, event);
+            }
+        }
+        Ok(by_room)
+    }
+
+    async fn typing(
+        &self,
+        window: &Window<'_>,
+        asked: &request::RoomSwitch,
+    ) -> Result<ByRoom, SlidingError> {
+        let mut by_room = ByRoom::default();
+        let typing = &self.sync.typing;
+        let ignored = Ignored::load(window.at, window.session.user).await?;
+        for number in self.rooms_of(window, asked).await? {
+            let users = match window.since {
+                Some(since) if !window.initial.contains(&number) => {
+                    typing.changed_since(number, since)
+                }
+                _ => Some(typing.now(number)).filter(|users| !users.is_empty()),
+            };
+            if let Some(users) = users {
+                let event = typing_event(&self.sync.db, &users, &ignored).await?;
+                by_room.rooms.insert(self.sync.rooms.room_id(number).await?, event);
+            }
+        }
+        Ok(by_room)
+    }
+
+    /// The joined rooms for which something is wanted: all that the client has got, unless it names
+    /// lists or rooms.
+    async fn rooms_of(
+        &self,
+        window: &Window<'_>,
+        asked: &request::RoomSwitch,
+    ) -> Result<Vec<RoomNumber>, SlidingError> {
+        let mut found = Vec::new();
+        for (number, _) in window.rooms {
+            let Some(sent) = window.known.get(number) else { continue };
+            if sent.membership != Membership::Join {
+                continue;
+            }
+            if asked.is_restricted() {
+                let Some(wanted) = window.wanted.get(number) else { continue };
+                let id = self.sync.rooms.room_id(*number).await?;
+                if !asked.wants(id.as_str(), wanted.subscribed, &wanted.lists) {
+                    continue;
+                }
+            }
+            found.push(*number);
+        }
+        Ok(found)
+    }
+}
+
+/// The position that a token of messages to devices stands for.
+fn position(asked: &request::ToDevice) -> Result<Option<u64>, SlidingError> {
+    let invalid = SlidingError::Invalid { what: "this is no token of messages to this device" };
+    asked
+        .since
+        .as_deref()
+        .filter(|since| !since.is_empty())
+        .map_or(Ok(None), |since| since.parse().map(Some).map_err(|_| invalid))
+}

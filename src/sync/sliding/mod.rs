@@ -1,0 +1,216 @@
+//! Simplified sliding sync: the client says which rooms it shows, and gets those.
+//!
+//! Proposal, in the form that clients use: MSC4186,
+//! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
+
+mod connection;
+mod extensions;
+mod lists;
+mod request;
+mod response;
+mod room;
+mod state;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use self::{
+    connection::{Connections, State},
+    request::Details,
+    room::{Reader, Sent},
+};
+use super::{SyncError, v3::Sync};
+use crate::{
+    rooms::RoomError,
+    storage::{StorageError, intern::RoomNumber},
+    users::session::Session,
+};
+
+pub(crate) use self::{request::Body, response::Response};
+
+/// The longest a request waits, whatever the client asks for.
+const LONGEST_WAIT: Duration = Duration::from_mins(2);
+/// Of how many rooms it is kept in memory what filters ask for.
+const CACHED_ROOMS: u64 = 100_000;
+
+/// Why a sliding sync is not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SlidingError {
+    /// The connection is not known, or not at that position: the client begins again.
+    #[error("the connection is not known at this position")]
+    UnknownPosition,
+    /// The request is beyond the bounds.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// As with any other sync.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+impl From<RoomError> for SlidingError {
+    fn from(error: RoomError) -> Self {
+        Self::Sync(error.into())
+    }
+}
+
+impl From<StorageError> for SlidingError {
+    fn from(error: StorageError) -> Self {
+        Self::Sync(error.into())
+    }
+}
+
+/// Answers sliding syncs.
+#[derive(Clone)]
+pub(crate) struct Sliding {
+    sync: Sync,
+    connections: Connections,
+    /// The types of rooms, which never change.
+    room_types: Cache<RoomNumber, Option<String>>,
+    /// Rooms that are encrypted: none ever ceases to be.
+    encrypted: Cache<RoomNumber, ()>,
+}
+
+/// A request: what stands in its query, and its body.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// Up to where the client has everything; none for a new connection.
+    pub(crate) pos: Option<String>,
+    /// How long to wait for something to happen.
+    pub(crate) timeout: Duration,
+    /// What is wanted.
+    pub(crate) body: Body,
+}
+
+/// What is wanted of a room, and why.
+#[derive(Debug, Default)]
+struct Wanted<'a> {
+    details: Details,
+    subscribed: bool,
+    lists: BTreeSet<&'a str>,
+}
+
+impl Sliding {
+    /// Sliding syncs over the same areas as `sync`.
+    pub(crate) fn new(sync: Sync) -> Self {
+        // Positions go on above those of the process before.
+        let connections = Connections::new(sync.db.visible_position());
+        Self {
+            sync,
+            connections,
+            room_types: Cache::new(CACHED_ROOMS),
+            encrypted: Cache::new(CACHED_ROOMS),
+        }
+    }
+
+    /// What there is to tell since the client's position: at once if there is something, or when
+    /// something happens, or nothing when the time is over.
+    ///
+    /// # Errors
+    /// [`SlidingError::UnknownPosition`] for a position that is not, or no longer, known;
+    /// [`SlidingError::Invalid`] for a request beyond the bounds.
+    pub(crate) async fn answer(
+        &self,
+        session: &Session,
+        request: &Request,
+    ) -> Result<Response, SlidingError> {
+        request.body.check()?;
+        let deadline = Instant::now() + request.timeout.min(LONGEST_WAIT);
+        let key = (session.user, session.device_id.clone(), request.body.conn_id.clone());
+        let state = self.connections.state(&key, request.pos.as_deref())?;
+        self.note_delivered(session, request).await?;
+        // Subscribed before reading: what is committed in between wakes too.
+        let waiter = self.sync.db.wait_for(session.user);
+        loop {
+            let (mut response, new) = self.now(session, request, &state).await?;
+            let news = request.pos.is_none() || !response.is_empty() || new.lists != state.lists;
+            if news || !self.sync.wait(session, &waiter, deadline).await? {
+                response.pos = self.connections.keep(key, request.pos.as_deref(), new);
+                return Ok(response);
+            }
+        }
+    }
+
+    /// What there is to tell at this moment, and what the client has then.
+    async fn now(
+        &self,
+        session: &Session,
+        request: &Request,
+        state: &State,
+    ) -> Result<(Response, State), SlidingError> {
+        let body = &request.body;
+        // The position first: the snapshot then holds everything up to it.
+        let until = self.sync.db.visible_position();
+        let at = self.sync.db.snapshot();
+        let user_rooms = self.sync.rooms.user_rooms(&at, session.user).await?;
+        let direct = self.direct_rooms(&at, session.user).await?;
+        let (entries, gone) = self.entries(&at, session, until, &user_rooms, state).await?;
+
+        let mut wanted: BTreeMap<RoomNumber, Wanted<'_>> = BTreeMap::new();
+        let mut lists = BTreeMap::new();
+        for (name, list) in &body.lists {
+            let members = self.filtered(&at, session, &entries, &direct, list, until).await?;
+            for (first, last) in &list.ranges {
+                let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+                let count = index(last - first).saturating_add(1);
+                for entry in members.iter().skip(index(*first)).take(count) {
+                    let room = wanted.entry(entry.number).or_default();
+                    room.details.add(&list.details);
+                    room.lists.insert(name);
+                }
+            }
+            lists.insert(name.clone(), response::List { count: members.len() });
+        }
+        for (room_id, details) in &body.room_subscriptions {
+            if let Some(number) = self.sync.db.rooms().find(&self.sync.db, &**room_id).await? {
+                let room = wanted.entry(number).or_default();
+                room.details.add(details);
+                room.subscribed = true;
+            }
+        }
+
+        let mut new = State { position: until, rooms: state.rooms.clone(), lists: lists.clone() };
+        let mut rooms = BTreeMap::new();
+        let reader = Reader { sync: &self.sync, at: &at, session, until, state, direct: &direct };
+        let mut initial = BTreeSet::new();
+        for entry in &entries {
+            let Some(wanted) = wanted.get(&entry.number) else { continue };
+            if let Some(Sent { id, room, state: sent }) =
+                reader.room(entry, &wanted.details).await?
+            {
+                if room.initial {
+                    initial.insert(entry.number);
+                }
+                rooms.insert(id, room);
+                new.rooms.insert(entry.number, Arc::new(sent));
+            }
+        }
+        for entry in &gone {
+            if let Some((id, room)) = reader.gone(entry).await? {
+                rooms.insert(id, room);
+            }
+            new.rooms.remove(&entry.number);
+        }
+        let window = extensions::Window {
+            at: &at,
+            session,
+            since: request.pos.as_ref().map(|_| state.position),
+            until,
+            rooms: &user_rooms,
+            known: &new.rooms,
+            initial: &initial,
+            wanted: &wanted,
+        };
+        let extensions = self.extensions(&window, &body.extensions).await?;
+        let txn_id = body.txn_id.clone();
+        Ok((Response { pos: String::new(), txn_id, lists, rooms, extensions }, new))
+    }
+}

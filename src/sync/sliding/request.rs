@@ -1,0 +1,188 @@
+//! What a client asks of a sliding sync, and within which bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+
+use super::SlidingError;
+
+/// How many lists a request may have.
+const MAX_LISTS: usize = 100;
+/// How many rooms a request may name.
+const MAX_SUBSCRIPTIONS: usize = 1_000;
+/// How many kinds of state a list or room may require.
+const MAX_REQUIRED_STATE: usize = 200;
+/// How many windows a list may have.
+const MAX_RANGES: usize = 100;
+/// The longest name of a connection.
+const MAX_CONNECTION_ID_CHARS: usize = 16;
+/// The longest name of a list.
+const MAX_LIST_NAME_BYTES: usize = 64;
+/// More events than this are not sent of one room at a time.
+pub(super) const MAX_TIMELINE: u64 = 100;
+
+/// The body of a request.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Body {
+    pub(super) conn_id: Option<String>,
+    pub(super) txn_id: Option<String>,
+    pub(super) lists: BTreeMap<String, List>,
+    pub(super) room_subscriptions: BTreeMap<OwnedRoomId, Details>,
+    pub(super) extensions: Extensions,
+}
+
+/// A list of rooms, of which the client sees some windows.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct List {
+    /// First and last index, both inside.
+    #[serde(default)]
+    pub(super) ranges: Vec<(u64, u64)>,
+    #[serde(flatten)]
+    pub(super) details: Details,
+    #[serde(default)]
+    pub(super) filters: Option<Filters>,
+}
+
+/// What the client wants of a room.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Details {
+    /// Types and state keys.
+    #[serde(default)]
+    pub(super) required_state: BTreeSet<(String, String)>,
+    /// How many of the latest events.
+    #[serde(default)]
+    pub(super) timeline_limit: u64,
+}
+
+/// Which rooms belong to a list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Filters {
+    pub(super) is_dm: Option<bool>,
+    pub(super) is_encrypted: Option<bool>,
+    pub(super) is_invite: Option<bool>,
+    /// Types from the create event; null for rooms without.
+    pub(super) room_types: Option<Vec<Option<String>>>,
+    pub(super) not_room_types: Option<Vec<Option<String>>>,
+    pub(super) tags: Option<Vec<String>>,
+    pub(super) not_tags: Option<Vec<String>>,
+    pub(super) spaces: Option<Vec<OwnedRoomId>>,
+}
+
+/// What is asked for besides rooms.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Extensions {
+    pub(super) to_device: ToDevice,
+    pub(super) e2ee: Switch,
+    pub(super) account_data: RoomSwitch,
+    pub(super) receipts: RoomSwitch,
+    pub(super) typing: RoomSwitch,
+}
+
+/// Messages to the device.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ToDevice {
+    pub(super) enabled: Option<bool>,
+    pub(super) limit: Option<u64>,
+    pub(super) since: Option<String>,
+}
+
+/// Something that is wanted or not.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Switch {
+    enabled: Option<bool>,
+}
+
+/// Something that is wanted of rooms.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RoomSwitch {
+    enabled: Option<bool>,
+    /// Of the rooms in which lists; absent: in all.
+    lists: Option<Vec<String>>,
+    /// Of which subscribed rooms; absent or `*`: of all.
+    rooms: Option<Vec<String>>,
+}
+
+impl ToDevice {
+    pub(super) fn is_on(&self) -> bool {
+        self.enabled == Some(true)
+    }
+}
+
+impl Switch {
+    pub(super) fn is_on(&self) -> bool {
+        self.enabled == Some(true)
+    }
+}
+
+impl RoomSwitch {
+    pub(super) fn is_on(&self) -> bool {
+        self.enabled == Some(true)
+    }
+
+    /// Whether it is wanted of some rooms only.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.lists.is_some() || self.rooms.is_some()
+    }
+
+    /// Whether it is wanted of a room that is subscribed to or stands in these lists.
+    pub(super) fn wants(&self, room: &str, subscribed: bool, lists: &BTreeSet<&str>) -> bool {
+        let by_list = match &self.lists {
+            None => !lists.is_empty(),
+            Some(wanted) => wanted.iter().any(|list| list == "*" || lists.contains(list.as_str())),
+        };
+        let by_name = subscribed
+            && self
+                .rooms
+                .as_ref()
+                .is_none_or(|rooms| rooms.iter().any(|wanted| wanted == "*" || wanted == room));
+        by_list || by_name
+    }
+}
+
+impl Body {
+    /// Whether the request keeps within the bounds.
+    pub(super) fn check(&self) -> Result<(), SlidingError> {
+        let invalid = |what| Err(SlidingError::Invalid { what });
+        let name_is_long = |name: &String| name.chars().count() > MAX_CONNECTION_ID_CHARS;
+        if self.conn_id.as_ref().is_some_and(name_is_long) {
+            return invalid("conn_id may have at most 16 characters");
+        }
+        if self.lists.len() > MAX_LISTS || self.room_subscriptions.len() > MAX_SUBSCRIPTIONS {
+            return invalid("there may be at most 100 lists and 1000 subscriptions");
+        }
+        if self.lists.keys().any(|name| name.len() > MAX_LIST_NAME_BYTES) {
+            return invalid("the name of a list may have at most 64 bytes");
+        }
+        for list in self.lists.values() {
+            if list.ranges.len() > MAX_RANGES {
+                return invalid("a list may have at most 100 ranges");
+            }
+            if list.ranges.iter().any(|(first, last)| first > last) {
+                return invalid("a range ends before it begins");
+            }
+        }
+        let details =
+            self.lists.values().map(|list| &list.details).chain(self.room_subscriptions.values());
+        for details in details {
+            if details.required_state.len() > MAX_REQUIRED_STATE {
+                return invalid("at most 200 kinds of state may be required");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Details {
+    /// Both together: what either wants.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.timeline_limit = self.timeline_limit.max(other.timeline_limit.min(MAX_TIMELINE));
+        self.required_state.extend(other.required_state.iter().cloned());
+    }
+}
