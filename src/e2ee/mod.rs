@@ -22,7 +22,10 @@ mod to_device;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -70,19 +73,30 @@ struct Shared {
     counts: Cache<(UserNumber, OwnedDeviceId), Arc<Counts>>,
     /// Raised by every change of one-time or fallback keys, before what it made wrong is dropped
     /// from `counts`: whoever has counted before does not leave the count there after.
-    changes: std::sync::atomic::AtomicU64,
+    changes: AtomicU64,
+    signed: Signed,
+}
+
+/// When somebody last signed the key of another user.
+struct Signed {
+    /// Positions before this one belong to a process that is gone.
+    started_at: u64,
+    /// The last position since then; 0 if there was none.
+    latest: AtomicU64,
 }
 
 impl Keys {
     /// The keys in `db`.
     pub(crate) fn new(db: Db, server_name: &ServerName) -> Self {
+        let signed = Signed { started_at: db.visible_position(), latest: AtomicU64::new(0) };
         Self {
             shared: Arc::new(Shared {
                 db,
                 server_name: server_name.to_owned(),
                 claimed: Mutex::default(),
                 counts: Cache::new(CACHED_COUNTS),
-                changes: std::sync::atomic::AtomicU64::new(0),
+                changes: AtomicU64::new(0),
+                signed,
             }),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keyssignaturesupload>
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use ruma::{CanonicalJsonObject, DeviceId, OwnedUserId};
 use serde_json::value::RawValue;
@@ -99,6 +99,7 @@ impl Keys {
             batch.wake([signer]);
             value
         };
+        self.shared.signed.latest.fetch_max(position, Ordering::AcqRel);
         for (row, signature, old) in new {
             match &old {
                 Some(old) => {

@@ -183,19 +183,30 @@ impl ToDevice {
             until.saturating_add(1),
         ));
         let rows = TO_DEVICE.scan(at, &range, limit).await?;
-        let upto = match rows.last() {
-            Some(((_, _, position), _)) if rows.len() == limit => *position,
-            _ => until.max(since),
-        };
-        let corrupt = || StorageError::Corrupt { table: TO_DEVICE.id.name() };
-        let events = rows
-            .into_iter()
-            .map(|(_, message)| {
-                let text = String::from_utf8(message).map_err(|_| corrupt())?;
-                RawValue::from_string(text).map_err(|_| corrupt())
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Inbox { events, upto })
+        inbox_of(rows, (since, until), limit)
+    }
+
+    /// As [`Self::inbox`], for a device that has everything up to `since` and needs it no longer.
+    /// One reading, if there is nothing to remove.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn exchange(
+        &self,
+        at: &impl Read,
+        user: UserNumber,
+        device_id: &DeviceId,
+        (since, until): (u64, u64),
+        limit: usize,
+    ) -> Result<Inbox, StorageError> {
+        let past = (user, device_id, until.saturating_add(1));
+        let range = Range::prefix(&(user, device_id)).before(&past);
+        let rows = TO_DEVICE.scan(at, &range, limit).await?;
+        if rows.first().is_some_and(|((_, _, position), _)| *position <= since) {
+            self.delivered(user, device_id, since).await?;
+            return self.inbox(at, user, device_id, (since, until), limit).await;
+        }
+        inbox_of(rows, (since, until), limit)
     }
 
     /// Removes what a device has: it came back with the position `upto`, which it was given with
@@ -227,4 +238,24 @@ impl ToDevice {
             }
         }
     }
+}
+
+fn inbox_of(
+    rows: Vec<((UserNumber, OwnedDeviceId, u64), Vec<u8>)>,
+    (since, until): (u64, u64),
+    limit: usize,
+) -> Result<Inbox, StorageError> {
+    let upto = match rows.last() {
+        Some(((_, _, position), _)) if rows.len() == limit => *position,
+        _ => until.max(since),
+    };
+    let corrupt = || StorageError::Corrupt { table: TO_DEVICE.id.name() };
+    let events = rows
+        .into_iter()
+        .map(|(_, message)| {
+            let text = String::from_utf8(message).map_err(|_| corrupt())?;
+            RawValue::from_string(text).map_err(|_| corrupt())
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Inbox { events, upto })
 }

@@ -98,13 +98,9 @@ impl Sync {
         request: &Request,
     ) -> Result<Response, SyncError> {
         let deadline = Instant::now() + request.timeout.min(LONGEST_WAIT);
-        if let Some(token) = request.since {
-            if token.position.max(token.to_device) > self.db.visible_position() {
-                return Err(SyncError::FromTheFuture);
-            }
-            // The device has what it was given with this token.
-            let to_device = &self.e2ee.to_device;
-            to_device.delivered(session.user, &session.device_id, token.to_device).await?;
+        let visible = self.db.visible_position();
+        if request.since.is_some_and(|token| token.position.max(token.to_device) > visible) {
+            return Err(SyncError::FromTheFuture);
         }
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);
@@ -161,8 +157,9 @@ impl Sync {
         };
         let inbox = (request.since.map_or(0, |token| token.to_device), until);
         let to_device = &self.e2ee.to_device;
+        // The device has what it was given with its token.
         let inbox = to_device
-            .inbox(&at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
+            .exchange(&at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
             .await?;
         let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
         for (room, user_room) in user_rooms {

@@ -147,6 +147,11 @@ impl Reader<'_> {
                 .collect(),
             None => Vec::new(),
         };
+        // An event on its way to the disk is known of before it can be told of.
+        let nothing_new = timeline.is_empty() && changes.is_empty() && !stretch.limited;
+        if before.is_some() && !expanded && added.is_empty() && nothing_new {
+            return Ok(None);
+        }
         let touched =
             |of: &str| before.is_none() || changes.iter().any(|event| event.event_type == of);
         let members_changed = touched("m.room.member");

@@ -1,0 +1,209 @@
+// Two users of matrix-js-sdk talk in an encrypted room through the homeserver at HOMESERVER_URL, which
+// is killed meanwhile. Then one of them reads it all on a new device, from the key backup.
+//
+// The test that starts this script controls the server: `ask("kill")` and `ask("start")` print a
+// request and wait until it is answered on standard input.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { createInterface } from "node:readline/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+
+const modules = process.env.INTEROP_NODE_MODULES;
+const sdk = await import(pathToFileURL(`${modules}/matrix-js-sdk/lib/index.js`));
+const { ClientEvent, MatrixEventEvent, RoomEvent, RoomMemberEvent, SyncState } = sdk;
+
+const baseUrl = process.env.HOMESERVER_URL;
+const LIMIT_MS = 170_000;
+const PASSWORD = "a good password";
+const nothing = () => {};
+const quiet = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing };
+quiet.getChild = () => quiet;
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+async function ask(what) {
+    console.log(`please ${what}`);
+    assert.equal((await answers.next()).value, `done ${what}`);
+}
+
+/** A device that syncs all the time and remembers what it could read. */
+class Device {
+    read = new Map();
+    #waiting = [];
+
+    static async register(name) {
+        const anonymous = sdk.createClient({ baseUrl, logger: quiet });
+        const username = `${name}-${randomBytes(4).toString("hex")}`;
+        const request = { username, password: PASSWORD };
+        const challenge = await anonymous.registerRequest(request).catch((error) => error);
+        assert.equal(challenge.httpStatus, 401);
+        request.auth = { type: "m.login.dummy", session: challenge.data.session };
+        return await new Device().#start(username, await anonymous.registerRequest(request));
+    }
+
+    /** The same user on another device. */
+    async again() {
+        const anonymous = sdk.createClient({ baseUrl, logger: quiet });
+        const identifier = { type: "m.id.user", user: this.userId };
+        const request = { type: "m.login.password", identifier, password: PASSWORD };
+        const device = new Device();
+        device.recoveryKey = this.recoveryKey;
+        return await device.#start(`${this.name} again`, await anonymous.loginRequest(request));
+    }
+
+    async #start(name, answer) {
+        this.name = name;
+        this.userId = answer.user_id;
+        this.client = sdk.createClient({
+            baseUrl,
+            logger: quiet,
+            userId: answer.user_id,
+            deviceId: answer.device_id,
+            accessToken: answer.access_token,
+            cryptoCallbacks: {
+                getSecretStorageKey: async ({ keys }) => [Object.keys(keys)[0], this.recoveryKey.privateKey],
+            },
+        });
+        await this.client.initRustCrypto({ useIndexedDB: false });
+        const news = () => this.#check();
+        this.client.on(RoomEvent.Timeline, (event) => this.#saw(event));
+        this.client.on(MatrixEventEvent.Decrypted, (event) => this.#saw(event));
+        this.client.on(ClientEvent.Room, news);
+        this.client.on(RoomEvent.MyMembership, news);
+        this.client.on(RoomMemberEvent.Membership, news);
+        this.client.on(ClientEvent.Sync, (state) => {
+            this.state = state;
+            news();
+        });
+        await this.client.startClient({ initialSyncLimit: 50, pollTimeout: 10_000 });
+        await this.until("is in sync", () => this.state === SyncState.Prepared || this.state === SyncState.Syncing);
+        return this;
+    }
+
+    #saw(event) {
+        if (event.getType() === "m.room.message" && !event.isSending() && !event.isDecryptionFailure()) {
+            assert(event.isEncrypted(), `${event.getId()} was not encrypted`);
+            this.read.set(event.getId(), event.getContent().body);
+        }
+        this.#check();
+    }
+
+    #check() {
+        this.#waiting = this.#waiting.filter(({ predicate, resolve }) => {
+            if (!predicate()) return true;
+            resolve();
+            return false;
+        });
+    }
+
+    async until(what, predicate) {
+        if (!predicate()) await new Promise((resolve) => this.#waiting.push({ predicate, resolve }));
+        console.log(`${this.name}: ${what}`);
+    }
+
+    async say(roomId, body) {
+        return (await this.client.sendTextMessage(roomId, body)).event_id;
+    }
+}
+
+async function converse() {
+    const alice = await Device.register("alice");
+    const bob = await Device.register("bob");
+    const crypto = alice.client.getCrypto();
+
+    // An identity, a place for its secrets, and a backup of the keys to come.
+    await crypto.bootstrapCrossSigning({
+        authUploadDeviceSigningKeys: async (makeRequest) => void (await makeRequest(null)),
+    });
+    alice.recoveryKey = await crypto.createRecoveryKeyFromPassphrase();
+    await crypto.bootstrapSecretStorage({
+        createSecretStorageKey: async () => alice.recoveryKey,
+        setupNewKeyBackup: true,
+    });
+    console.log("alice has an identity and a key backup");
+
+    const encryption = {
+        type: "m.room.encryption",
+        state_key: "",
+        content: { algorithm: "m.megolm.v1.aes-sha2" },
+    };
+    const { room_id: roomId } = await alice.client.createRoom({
+        name: "Kitchen",
+        invite: [bob.userId],
+        initial_state: [encryption],
+    });
+    await bob.until("sees the invite", () => bob.client.getRoom(roomId)?.getMyMembership() === "invite");
+    await bob.client.joinRoom(roomId);
+    await alice.until(
+        "sees bob in the room",
+        () => alice.client.getRoom(roomId)?.getMember(bob.userId)?.membership === "join",
+    );
+    await bob.until("is in the room", () => bob.client.getRoom(roomId)?.getMyMembership() === "join");
+
+    const said = new Map();
+    async function exchange(first, second, body) {
+        const eventId = await first.say(roomId, body);
+        said.set(eventId, body);
+        await second.until(`reads "${body}"`, () => second.read.get(eventId) === body);
+    }
+    await exchange(alice, bob, "Hello, Bob!");
+    await exchange(bob, alice, "Hello, Alice! 🥣");
+    for (let number = 0; number < 3; number++) {
+        said.set(await alice.say(roomId, `before ${number}`), `before ${number}`);
+    }
+    await ask("kill");
+    await ask("start");
+    // A new session of keys has to go from device to device, past the crash.
+    await crypto.forceDiscardSession(roomId);
+    await exchange(alice, bob, "Are you still there?");
+    await exchange(bob, alice, "Still here.");
+    const toBob = [...said].filter(([_, body]) => !body.startsWith("Hello, Alice") && body !== "Still here.");
+    await bob.until("has read everything", () => toBob.every(([id, body]) => bob.read.get(id) === body));
+
+    // Two sessions of Alice and one of Bob.
+    let count;
+    do {
+        await sleep(100);
+        // Asked directly: the client remembers what it was told once.
+        const headers = { Authorization: `Bearer ${alice.client.getAccessToken()}` };
+        const answer = await fetch(`${baseUrl}/_matrix/client/v3/room_keys/version`, { headers });
+        ({ count } = await answer.json());
+    } while (count < 3);
+    console.log(`the backup has ${count} keys`);
+
+    const second = await alice.again();
+    const secondCrypto = second.client.getCrypto();
+    // The public keys must be there before the private ones are taken from the secret storage.
+    assert(await secondCrypto.userHasCrossSigningKeys(alice.userId, true));
+    await secondCrypto.bootstrapCrossSigning({});
+    await secondCrypto.loadSessionBackupPrivateKeyFromSecretStorage();
+    const restored = await secondCrypto.restoreKeyBackup();
+    assert.equal(restored.imported, restored.total);
+    assert(restored.total >= 3, `${restored.total} keys were restored`);
+    for (const event of second.client.getRoom(roomId).getLiveTimeline().getEvents()) {
+        if (event.isEncrypted()) await second.client.decryptEventIfNeeded(event, { isRetry: true });
+    }
+    await second.until("reads the history", () => [...said].every(([id, body]) => second.read.get(id) === body));
+
+    // Bob sees that Alice vouches for the new device, and writes to it.
+    const { deviceId } = second.client;
+    let status;
+    do {
+        await sleep(100);
+        status = await bob.client.getCrypto().getDeviceVerificationStatus(alice.userId, deviceId);
+    } while (!status?.signedByOwner);
+    console.log("bob sees that alice signed her new device");
+    await exchange(bob, second, "Welcome back.");
+
+    for (const device of [alice, bob, second]) device.client.stopClient();
+}
+
+const limit = setTimeout(() => {
+    console.log(`nothing more happened within ${LIMIT_MS} ms`);
+    process.exit(1);
+}, LIMIT_MS);
+await converse();
+clearTimeout(limit);
+console.log("conversation complete");
+process.exit(0);
