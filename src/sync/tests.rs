@@ -497,7 +497,8 @@ async fn rooms_without_news_cost_no_reads() {
     let before = world.db.round_trips();
     world.sync(&alice, &request).await;
     let busy = world.db.round_trips() - before;
-    assert!(busy <= idle + 12, "{busy} reads for one message in one of 21 rooms");
+    // Its events, its state, and whether anybody came or went whose keys matter.
+    assert!(busy <= idle + 16, "{busy} reads for one message in one of 21 rooms");
 }
 
 #[tokio::test]
