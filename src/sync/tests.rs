@@ -497,8 +497,9 @@ async fn rooms_without_news_cost_no_reads() {
     let before = world.db.round_trips();
     world.sync(&alice, &request).await;
     let busy = world.db.round_trips() - before;
-    // Its events, its state, and whether anybody came or went whose keys matter.
-    assert!(busy <= idle + 16, "{busy} reads for one message in one of 21 rooms");
+    // Its events, what relates to them, its state, what is unread by which rules, and whether
+    // anybody came or went whose keys matter.
+    assert!(busy <= idle + 22, "{busy} reads for one message in one of 21 rooms");
 }
 
 #[tokio::test]
