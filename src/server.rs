@@ -18,7 +18,10 @@ use crate::{
     shutdown::Stopping,
     storage::{Db, StorageError},
     sync::{Sliding, Sync},
-    users::{AccountData, AccountError, Accounts, Filters, Profiles, activity, session::Sessions},
+    users::{
+        AccountData, AccountError, Accounts, Filters, Profiles, activity, presence::Presence,
+        session::Sessions,
+    },
 };
 
 /// A homeserver, ready to answer requests.
@@ -50,6 +53,7 @@ pub(crate) struct Areas {
     to_device: ToDevice,
     backups: Backups,
     dehydrated_devices: DehydratedDevices,
+    presence: Presence,
     content: Content,
     previews: Previews,
 }
@@ -86,6 +90,7 @@ areas! {
     to_device: ToDevice,
     backups: Backups,
     dehydrated_devices: DehydratedDevices,
+    presence: Presence,
     content: Content,
     previews: Previews,
 }
@@ -168,9 +173,12 @@ impl Server {
         let receipts = Receipts::new(db.clone(), clock.clone());
         let keys = Keys::new(db.clone(), &config.server_name);
         let to_device = ToDevice::new(db.clone(), clock.clone());
-        let forgetting = keys.clone();
+        let presence = Presence::new(db.clone(), clock.clone(), config.presence.clone());
+        tokio::spawn(presence.clone().keep_telling(stopping.clone()));
+        let forgetting = (keys.clone(), presence.clone());
         sessions.when_removed(Box::new(move |user, device| {
-            forgetting.forget_counts([(user, device)]);
+            forgetting.0.forget_counts([(user, device)]);
+            forgetting.1.forget(user, device);
         }));
         let dehydrated_devices = DehydratedDevices::new(
             db.clone(),
@@ -197,6 +205,7 @@ impl Server {
             receipts.clone(),
             E2ee { keys: keys.clone(), to_device: to_device.clone() },
             unread,
+            presence.clone(),
             sessions.clone(),
             stopping,
         );
@@ -221,6 +230,7 @@ impl Server {
                 keys,
                 backups: Backups::new(db.clone()),
                 dehydrated_devices,
+                presence,
                 to_device,
                 content,
                 previews,

@@ -22,6 +22,8 @@ impl Default for Config {
             .with("registration.shared_secret", Self::SHARED_SECRET)
             .with("rate_limits.enabled", false)
             .with("password.argon2_memory_kib", 64)
+            // Tests follow syncs: presence would wake them at any time.
+            .with("presence.enabled", false)
             .with("log.level", "debug")
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     sync::{SlidingError, SyncError},
     users::{
         AccountDataError, AccountError, FilterError, ProfileError, limits::LimitExceeded,
-        mail::MailError, password::PasswordError, session::AuthError,
+        mail::MailError, password::PasswordError, presence::PresenceError, session::AuthError,
     },
 };
 
@@ -254,6 +254,16 @@ impl From<SlidingError> for ApiError {
             SlidingError::UnknownPosition => Self::new(ErrorKind::UnknownPos, error),
             SlidingError::Invalid { .. } => Self::invalid_param(error),
             SlidingError::Sync(error) => error.into(),
+        }
+    }
+}
+
+impl From<PresenceError> for ApiError {
+    fn from(error: PresenceError) -> Self {
+        match error {
+            PresenceError::NotOwn | PresenceError::NotVisible => Self::forbidden(error),
+            PresenceError::UnknownState | PresenceError::TooLong => Self::invalid_param(error),
+            PresenceError::Storage(error) => error.into(),
         }
     }
 }

@@ -231,10 +231,12 @@ fn rooms(routes: Routes) -> Routes {
         )
 }
 
-/// End-to-end encryption.
+/// End-to-end encryption, and presence.
 fn encryption(routes: Routes) -> Routes {
-    use ruma::api::client::{dehydrated_device as d, keys as k, to_device as t};
+    use ruma::api::client::{dehydrated_device as d, keys as k, presence as p, to_device as t};
     let routes = backups(routes)
+        .add::<p::set_presence::v3::Request, _, _>(client::presence::set_presence)
+        .add::<p::get_presence::v3::Request, _, _>(client::presence::get_presence)
         .add::<d::put_dehydrated_device::unstable::Request, _, _>(
             dehydrated_device::put_dehydrated_device,
         )

@@ -390,11 +390,13 @@ impl Default for Receipts {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Presence {
     pub(crate) enabled: bool,
+    pub(crate) max_room_members: usize,
+    pub(crate) interval_s: u64,
 }
 
 impl Default for Presence {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, max_room_members: 500, interval_s: 2 }
     }
 }
 

@@ -39,6 +39,7 @@ use crate::{
     },
     users::{
         Profile,
+        presence::LastSeen,
         rows::{
             Account, AccountDatum, Activity, Device, RegistrationToken, ShortLived, Threepid, Token,
         },
@@ -290,6 +291,8 @@ tables! {
     /// Keys in a backup, by user, version, room and session: JSON, as uploaded.
     BACKUP_KEYS = BackupKeys "backup_keys" [Layout::TEXT.prefix(8)]:
         (UserNumber, u64, OwnedRoomId, String) => Vec<u8>;
+    /// When users were last active. Written late and unsynced.
+    LAST_SEEN = LastSeen "last_seen": UserNumber => Json<LastSeen>;
     /// A user's dehydrated device.
     DEHYDRATED_DEVICES = DehydratedDevices "dehydrated_devices": UserNumber => Json<Dehydrated>;
     /// Media by the server in its `mxc://` URI and its ID.

@@ -3,7 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
 use ruma::{
-    OwnedRoomId, RoomId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::filter::{Filter, FilterDefinition, RoomEventFilter},
 };
 
@@ -17,6 +17,8 @@ pub(crate) struct SyncFilter {
     pub(super) ephemeral: TypeFilter,
     pub(super) room_account_data: TypeFilter,
     pub(super) account_data: TypeFilter,
+    pub(super) presence: TypeFilter,
+    presence_senders: UserList,
     pub(super) include_leave: bool,
     /// Unread counts of threads are told apart.
     pub(super) unread_by_thread: bool,
@@ -29,6 +31,12 @@ pub(super) struct TypeFilter {
     types: Option<Vec<String>>,
     not_types: Vec<String>,
     rooms: RoomList,
+}
+
+#[derive(Clone, Debug, Default)]
+struct UserList {
+    only: Option<Vec<OwnedUserId>>,
+    not: Vec<OwnedUserId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,6 +55,11 @@ impl From<FilterDefinition> for SyncFilter {
             ephemeral: room.ephemeral.into(),
             room_account_data: room.account_data.into(),
             account_data: filter.account_data.into(),
+            presence_senders: UserList {
+                only: filter.presence.senders.clone(),
+                not: filter.presence.not_senders.clone(),
+            },
+            presence: filter.presence.into(),
             include_leave: room.include_leave,
             rooms: RoomList { only: room.rooms, not: room.not_rooms },
         }
@@ -70,6 +83,13 @@ impl SyncFilter {
     /// Whether anything of `room` is wanted.
     pub(super) fn wants_room(&self, room: &RoomId) -> bool {
         self.rooms.contains(room)
+    }
+
+    /// Whether the presence of this user is wanted.
+    pub(super) fn wants_presence_of(&self, user: &UserId) -> bool {
+        let UserList { only, not } = &self.presence_senders;
+        !not.iter().any(|id| id == user)
+            && only.as_ref().is_none_or(|users| users.iter().any(|id| id == user))
     }
 
     /// Whether only the members who matter are wanted.

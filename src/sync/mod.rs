@@ -3,6 +3,7 @@
 pub(crate) mod e2ee;
 mod ephemeral;
 mod filter;
+mod presence;
 mod response;
 mod room;
 mod sliding;

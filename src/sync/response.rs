@@ -19,6 +19,8 @@ pub(crate) struct Response {
     pub(crate) account_data: Events,
     pub(crate) rooms: Rooms,
     #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(crate) presence: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
     pub(crate) to_device: Events,
     #[serde(skip_serializing_if = "DeviceLists::is_empty")]
     pub(crate) device_lists: DeviceLists,
@@ -179,6 +181,7 @@ impl Response {
             && self.rooms.invite.is_empty()
             && self.rooms.knock.is_empty()
             && self.rooms.leave.is_empty()
+            && self.presence.is_empty()
             && self.to_device.is_empty()
             && self.device_lists.is_empty()
     }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Request, Sync, SyncError, SyncFilter, token::SyncToken};
 use crate::{
     clock::{Clock, Random},
+    config,
     e2ee::{E2ee, Keys, ToDevice},
     push::{PushRules, Unread},
     rooms::{
@@ -26,6 +27,7 @@ use crate::{
     storage::{Batch, Db, Json, schema::DEVICES},
     users::{
         AccountData,
+        presence::Presence,
         rows::Device,
         session::{Session, Sessions},
     },
@@ -55,8 +57,9 @@ impl World {
         let receipts = Receipts::new(db.clone(), clock.clone());
         let e2ee = E2ee {
             keys: Keys::new(db.clone(), server_name!("localhost")),
-            to_device: ToDevice::new(db.clone(), clock),
+            to_device: ToDevice::new(db.clone(), clock.clone()),
         };
+        let presence = Presence::new(db.clone(), clock.clone(), config::Presence::default());
         let shutdown = Shutdown::new();
         let sync = Sync::new(
             db.clone(),
@@ -65,6 +68,7 @@ impl World {
             receipts,
             e2ee,
             Unread::new(db.clone(), rooms.clone(), PushRules::new(AccountData::new(db.clone()))),
+            presence,
             sessions.clone(),
             shutdown.stopping(),
         );

@@ -32,6 +32,7 @@ use crate::{
     },
     users::{
         GLOBAL,
+        presence::{Level, Presence},
         session::{Session, Sessions},
     },
 };
@@ -48,6 +49,7 @@ pub(crate) struct Sync {
     pub(super) receipts: Receipts,
     pub(super) e2ee: E2ee,
     pub(super) unread: Unread,
+    pub(super) presence: Presence,
     sessions: Sessions,
     stopping: Stopping,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Request {
     pub(crate) full_state: bool,
     /// State as of the end of the timelines rather than their start.
     pub(crate) use_state_after: bool,
+    /// What the request says of the user.
+    pub(crate) presence: Level,
     /// How long to wait for something to happen.
     pub(crate) timeout: Duration,
 }
@@ -80,10 +84,11 @@ impl Sync {
         receipts: Receipts,
         e2ee: E2ee,
         unread: Unread,
+        presence: Presence,
         sessions: Sessions,
         stopping: Stopping,
     ) -> Self {
-        Self { db, rooms, typing, receipts, e2ee, unread, sessions, stopping }
+        Self { db, rooms, typing, receipts, e2ee, unread, presence, sessions, stopping }
     }
 
     /// What happened since the token: at once if there is something, or when something happens, or
@@ -102,6 +107,7 @@ impl Sync {
         if request.since.is_some_and(|token| token.position.max(token.to_device) > visible) {
             return Err(SyncError::FromTheFuture);
         }
+        let _there = self.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);
         loop {
@@ -162,6 +168,10 @@ impl Sync {
             .exchange(&at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
             .await?;
         let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
+        let span = (since, until);
+        let presence = self
+            .presence_events(&at, session, span, &user_rooms, &device_lists, &request.filter)
+            .await?;
         for (room, user_room) in user_rooms {
             let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
             self.add_room(
@@ -180,6 +190,7 @@ impl Sync {
             next_batch: next.to_string(),
             account_data: Events { events: global },
             rooms,
+            presence: Events { events: presence },
             to_device: Events { events: inbox.events },
             device_lists,
             device_one_time_keys_count: counts.one_time.clone(),

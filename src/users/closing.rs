@@ -20,7 +20,7 @@ use crate::{
     storage::{
         Batch, Json, Range, StorageError,
         intern::UserNumber,
-        schema::{ACCOUNTS, CLOSED_ACCOUNTS, CLOSING_ACCOUNTS},
+        schema::{ACCOUNTS, CLOSED_ACCOUNTS, CLOSING_ACCOUNTS, LAST_SEEN},
     },
 };
 
@@ -118,6 +118,7 @@ impl Accounts {
         AccountData::new(db.clone()).clear(&mut batch, user).await?;
         Filters::new(db.clone()).clear(&mut batch, user).await?;
         e2ee::clear_user(db, &mut batch, user).await?;
+        LAST_SEEN.delete(&mut batch, &user);
         CLOSING_ACCOUNTS.delete(&mut batch, &user);
         db.commit(batch).await
     }

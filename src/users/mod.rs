@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod login;
 pub(crate) mod mail;
 pub(crate) mod password;
+pub(crate) mod presence;
 mod profiles;
 pub(crate) mod registration;
 pub(crate) mod rows;

@@ -1,6 +1,7 @@
 //! Accounts on servers with other settings than the usual ones.
 
 mod mail;
+mod presence;
 
 use complement_tests::{Client, Config, Server, must_match, text};
 use serde_json::{Value, json};

@@ -15,6 +15,7 @@ pub(crate) mod login;
 pub(crate) mod media;
 pub(crate) mod media_download;
 pub(crate) mod people;
+pub(crate) mod presence;
 pub(crate) mod profile;
 pub(crate) mod push_rules;
 pub(crate) mod receipts;

@@ -7,11 +7,13 @@ use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
 };
+use ruma::presence::PresenceState;
 use serde::Deserialize;
 
 use crate::{
     api::{error::ApiError, json::ClientJson},
     sync::{Sliding, SlidingBody, SlidingRequest},
+    users::presence::Level,
 };
 
 /// The query of a request.
@@ -20,6 +22,7 @@ pub(crate) struct Parameters {
     pos: Option<String>,
     /// In ms.
     timeout: Option<u64>,
+    set_presence: Option<PresenceState>,
 }
 
 /// `POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync`
@@ -31,6 +34,7 @@ pub(crate) async fn sync(
     let request = SlidingRequest {
         // Some clients send an empty position at first.
         pos: parameters.pos.filter(|pos| !pos.is_empty()),
+        presence: Level::named(&parameters.set_presence.unwrap_or_default()).unwrap_or_default(),
         timeout: Duration::from_millis(parameters.timeout.unwrap_or(0)),
         body: value,
     };

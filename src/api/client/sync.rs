@@ -10,7 +10,7 @@ use ruma::api::client::sync::sync_events::v3::{Filter, Request};
 use crate::{
     api::{error::ApiError, extract::Client},
     sync::{self, Sync, SyncFilter, token::SyncToken},
-    users::Filters,
+    users::{Filters, presence::Level},
 };
 
 /// `GET /_matrix/client/v3/sync`
@@ -42,6 +42,7 @@ pub(crate) async fn sync_events(
         filter,
         full_state: request.full_state,
         use_state_after: request.use_state_after,
+        presence: Level::named(&request.set_presence).unwrap_or_default(),
         timeout: request.timeout.unwrap_or_default(),
     };
     Ok(Json(sync.v3(&session, &request).await?).into_response())

@@ -29,7 +29,7 @@ use super::{SyncError, v3::Sync};
 use crate::{
     rooms::RoomError,
     storage::{StorageError, intern::RoomNumber},
-    users::session::Session,
+    users::{presence::Level, session::Session},
 };
 
 pub(crate) use self::{request::Body, response::Response};
@@ -84,6 +84,8 @@ pub(crate) struct Sliding {
 pub(crate) struct Request {
     /// Up to where the client has everything; none for a new connection.
     pub(crate) pos: Option<String>,
+    /// What the request says of the user.
+    pub(crate) presence: Level,
     /// How long to wait for something to happen.
     pub(crate) timeout: Duration,
     /// What is wanted.
@@ -127,6 +129,7 @@ impl Sliding {
         let key = (session.user, session.device_id.clone(), request.body.conn_id.clone());
         let state = self.connections.state(&key, request.pos.as_deref())?;
         self.note_delivered(session, request).await?;
+        let _there = self.sync.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.sync.db.wait_for(session.user);
         loop {
