@@ -91,7 +91,7 @@ async fn media_of_another_server_is_fetched_once_and_kept() {
 }
 
 #[tokio::test]
-async fn a_thumbnail_of_anothers_picture_is_made_here() {
+async fn a_thumbnail_of_a_picture_from_elsewhere_is_made_here() {
     let here = Here::new().await;
     let id = here.upload("image/gif", picture(200, 200)).await;
     let path = format!("thumbnail/b.example/{id}?width=90&height=90&method=crop");

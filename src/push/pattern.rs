@@ -174,7 +174,7 @@ mod tests {
             ("ex ple", "ex ple", true),
             ("ex*ple", "An example event.", true),
             ("exam?le", "An example event.", true),
-            ("exam?le", "An examle event.", false),
+            ("exam?le", "An examle event.", false), // typo on purpose
             ("exam*", "An exAmple event.", true),
             ("xam*", "An example event.", false),
             ("cake*lie", "the cake is a lie", true),
