@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, Random},
     storage::{
         Db, Range,
-        schema::{CURRENT_STATE, EVENTS, OUTBOX, TIMELINE},
+        schema::{CURRENT_STATE, EVENTS, OUTBOX, TIMELINE, WAITING_REDACTIONS},
     },
     users::session::Session,
 };
@@ -321,6 +321,81 @@ async fn events_against_the_rules_are_kept_as_rejected_and_not_shown() {
     // Past the gap, another room's event is none of this one's.
     let other = lie(&|json| json["room_id"] = "!other:a.example".into());
     assert!(matches!(a.rooms.ingest(&room, &other).await, Err(RoomError::BadEvent { .. })));
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/rooms/v11/#handling-redactions>
+#[tokio::test]
+async fn a_redaction_that_comes_before_its_target_is_carried_out_when_that_comes() {
+    let (a, b) = (Peer::new("a.example").await, Peer::new("bb.example").await);
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let id = public_room(&a, &alice, RoomVersionId::V11).await;
+    b.join(&bob, &a, &id).await.unwrap();
+    let (at_a, at_b) = (a.room(&id).await, b.room(&id).await);
+    let redact = async |target: &OwnedEventId| {
+        let transaction = format!("redact {target}");
+        a.rooms.redact(&alice, &id, target, transaction.as_str().into(), None).await.unwrap()
+    };
+    let redacted_by = async |peer: &Peer, target: &OwnedEventId| {
+        let room = peer.room(&id).await;
+        let (_, record) = peer.rooms.pdu(&room, target).await.unwrap().unwrap();
+        let gone = !record.json.contains("secret");
+        assert_eq!(gone, record.redacted_by.is_some());
+        let by = record.redacted_by?;
+        let by = EVENTS.get(&peer.db, &(room.number, by)).await.unwrap().unwrap();
+        Some(by.event_id)
+    };
+    let waiting = async |peer: &Peer| {
+        WAITING_REDACTIONS.scan(&peer.db, &Range::all(), usize::MAX).await.unwrap().len()
+    };
+    // A redaction by bob, who may redact what his own server's users sent.
+    let by_bob = async |target: &OwnedEventId| {
+        let fine = b.say(&bob, &id, &format!("before {target}")).await;
+        let mut json: JsonValue = serde_json::from_str(b.pdu(&id, &fine).await.json()).unwrap();
+        json["type"] = "m.room.redaction".into();
+        json["content"] = json!({ "redacts": target });
+        Pdu::parse(serde_json::from_value(json).unwrap(), &at_b.rules).unwrap()
+    };
+
+    // The redaction comes without what it refers to, then its target.
+    let first = a.say(&alice, &id, "the first secret").await;
+    let target = a.pdu(&id, &first).await;
+    let redaction = redact(&first).await;
+    let state = a.rooms.state_ids_before(&at_a, &redaction).await.unwrap().state;
+    let pdu = a.pdu(&id, &redaction).await;
+    let outcome = b.rooms.ingest_after_gap(&at_b, &pdu, &state).await.unwrap();
+    assert_eq!(new_verdict(&outcome), Verdict::Accepted);
+    assert_eq!(waiting(&b).await, 1);
+    let outcome = b.rooms.ingest(&at_b, &target).await.unwrap();
+    assert_eq!(new_verdict(&outcome), Verdict::Accepted);
+    assert_eq!(redacted_by(&b, &first).await.as_ref(), Some(&redaction));
+    assert_eq!(waiting(&b).await, 0);
+
+    // Both come in one change.
+    let second = a.say(&alice, &id, "the second secret").await;
+    let target = a.pdu(&id, &second).await;
+    let redaction = redact(&second).await;
+    let both = [target, a.pdu(&id, &redaction).await];
+    let outcome = b.rooms.insert_backfilled(&at_b, &both, &BTreeMap::new()).await.unwrap();
+    assert_eq!(outcome.inserted, 2);
+    assert_eq!(redacted_by(&b, &second).await.as_ref(), Some(&redaction));
+
+    // bob has not the power to redact what alice wrote, whichever comes first.
+    let third = a.say(&alice, &id, "the third secret").await;
+    let outcome = b.rooms.ingest(&at_b, &by_bob(&third).await).await.unwrap();
+    assert_eq!(new_verdict(&outcome), Verdict::Accepted);
+    assert_eq!(new_verdict(&b.receive(&a, &id, &third).await), Verdict::Accepted);
+    assert_eq!(redacted_by(&b, &third).await, None);
+
+    // What users of his server wrote he may, also if a restart lies between the two.
+    let own = b.say(&bob, &id, "a secret of bob's").await;
+    let redaction = by_bob(&own).await;
+    let state = b.rooms.state_ids_before(&at_b, &own).await.unwrap().state;
+    let outcome = a.rooms.ingest_after_gap(&at_a, &redaction, &state).await.unwrap();
+    assert_eq!(new_verdict(&outcome), Verdict::Accepted);
+    let a = Peer::over("a.example", a.db.clone()).await;
+    let own_pdu = b.pdu(&id, &own).await;
+    a.rooms.ingest_after_gap(&a.room(&id).await, &own_pdu, &state).await.unwrap();
+    assert_eq!(redacted_by(&a, &own).await.as_deref(), Some(redaction.event_id()));
 }
 
 /// Random changes on three servers that hear of each other in random order: in the end all have

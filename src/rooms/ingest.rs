@@ -370,6 +370,8 @@ impl RoomWriter {
         };
         let mut record = self.record_of(pdu, verdict).await?;
         record.visibility = self.table.read().history_visibility(&before.map);
+        self.dirty = true;
+        record = self.redacted_before(record).await?;
         let mut after = before.clone();
         if let Some(at) = at {
             record.replaces = self.replaced(at, before).filter(|replaced| *replaced != number);
@@ -379,7 +381,6 @@ impl RoomWriter {
             let event = Arc::new(StateEvent::stored(&record)?);
             self.graph.events.insert(number, event);
         }
-        self.dirty = true;
         if known.is_some() {
             self.rewrite_states(number, before, &after);
         } else {
@@ -563,29 +564,6 @@ impl RoomWriter {
             }
         }
         Ok(found)
-    }
-
-    /// Carries a redaction out that may be.
-    ///
-    /// Spec: <https://spec.matrix.org/v1.19/rooms/v11/#handling-redactions>
-    async fn redact_target(
-        &mut self,
-        pdu: &Pdu,
-        by: EventNumber,
-        before: &State,
-    ) -> Result<(), RoomError> {
-        let Some(target) = &pdu.redacts else { return Ok(()) };
-        let Some(known) = self.known(target).await? else { return Ok(()) };
-        let key = (self.room.number, known.number);
-        // One that is not yet on disk was taken in at the same moment: too early to be redacted.
-        let Some(record) = EVENTS.get(self.rooms.db(), &key).await? else { return Ok(()) };
-        let powers = super::auth::Powers::new(Arc::clone(&self.table), before.map.clone());
-        let may = pdu.sender.server_name() == record.sender_id.server_name()
-            || powers.of(&pdu.sender) >= powers.needed(super::auth::Action::Redact);
-        if may {
-            self.redact(known.number, record, by)?;
-        }
-        Ok(())
     }
 
     /// Stores an event that others refer to. The auth events that it lacks; it is not stored then.

@@ -130,6 +130,8 @@ pub(super) struct Graph {
     pub(super) pointer: SnapshotNumber,
     /// The content of state events that were looked up or are on their way to disk.
     pub(super) events: HashMap<EventNumber, Arc<StateEvent>>,
+    /// Redactions that wait for their target and are on their way to disk: as `waiting_redactions`.
+    pub(super) redactions: HashMap<(OwnedEventId, String), EventNumber>,
     pub(super) scratch: Scratch,
     pub(super) conflicts: ConflictCache,
     /// What was resolved last: the snapshots in ascending order, and the outcome.
@@ -146,6 +148,7 @@ impl Graph {
             current: State::empty(),
             pointer: SnapshotNumber(0),
             events: HashMap::new(),
+            redactions: HashMap::new(),
             scratch: Scratch::new(),
             conflicts: ConflictCache::default(),
             resolved: None,
@@ -195,6 +198,7 @@ impl Graph {
     /// Gives memory back if it is much. Only while nothing is on its way to disk: what is stored
     /// then is what was here.
     pub(super) fn trim(&mut self) {
+        self.redactions.clear();
         if self.events.len() > MAX_CACHED_STATE {
             self.events.clear();
         }

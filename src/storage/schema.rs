@@ -156,6 +156,10 @@ tables! {
     /// Events that events of the room refer to and that are not here, or as outliers only.
     BACKWARD_EXTREMITIES = BackwardExtremities "backward_extremities" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId) => ();
+    /// Redactions whose target is not here, by the target and whose events the sender may redact:
+    /// those of a server, or everybody's (empty).
+    WAITING_REDACTIONS = WaitingRedactions "waiting_redactions":
+        (RoomNumber, OwnedEventId, String) => EventNumber;
     /// The last member event of a user of this server in a room that this server is not in.
     OUTSIDE_EVENTS = OutsideEvents "outside_events": (UserNumber, RoomNumber) => Json<OutsideEvent>;
     /// Events of this server's users, by stream position, that other servers are still to get.
