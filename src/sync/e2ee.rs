@@ -128,7 +128,8 @@ impl Sync {
         if !own_changed && (!is_member || self.rooms.last_position(number).await? <= since) {
             return Ok(());
         }
-        let room = self.rooms.numbered(number).await?;
+        // Somebody invited by another server need not have met anybody: the room is not here.
+        let Some(room) = self.rooms.room_if_here(number).await? else { return Ok(()) };
         let membership_at_since = async |user: &UserId| {
             let then =
                 self.rooms.state_event_at(at, &room, "m.room.member", user.as_str(), since).await?;
