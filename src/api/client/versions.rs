@@ -9,9 +9,9 @@ use crate::api::{
     extract::{MaybeClient, Ruma},
 };
 
-/// Those whose endpoints are all there. Clients hide what they would do without a feature as soon
+/// Those whose additions are all there. Clients hide what they would do without a feature as soon
 /// as it is named here, so a wrong one is worse than a missing one.
-const VERSIONS: [&str; 3] = ["r0.6.1", "v1.1", "v1.2"];
+const VERSIONS: [&str; 7] = ["r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
 const FEATURES: [(&str, bool); 27] = [
