@@ -366,7 +366,9 @@ impl RoomWriter {
     /// Adds a state event to the table if the rules let it be sent in `before`.
     fn admit_state(&mut self, record: &AuthRecord, before: &State) -> Result<EventIx, RoomError> {
         let mut table = self.table.write();
-        let at = table.insert(record).map_err(|_| CORRUPT)?;
+        // There is no place for a second create event.
+        let at =
+            table.insert(record).map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
         let verdict =
             table.room().check_state_independent(at).and_then(|()| table.check(at, &before.map));
         if let Err(why) = verdict {
