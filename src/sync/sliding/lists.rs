@@ -61,7 +61,7 @@ impl Sliding {
             let membership = if user_room.position > until {
                 // A member event on its way is told of when it is visible; until then, a user who
                 // was in the room still is.
-                let room = rooms.numbered(*number).await?;
+                let Some(room) = rooms.room_if_here(*number).await? else { continue };
                 let visibility = rooms.visibility(at, &room, session.user).await?;
                 match visibility.membership_at(until) {
                     Some(Membership::Join) => Membership::Join,

@@ -222,9 +222,13 @@ impl Reader<'_> {
     ) -> Result<Option<(OwnedRoomId, RoomResponse)>, SlidingError> {
         let Some(sent) = self.state.rooms.get(&entry.number) else { return Ok(None) };
         let rooms = &self.sync.rooms;
-        let room = rooms.numbered(entry.number).await?;
-        let visibility = rooms.visibility(self.at, &room, self.session.user).await?;
         let until = entry.user_room.position.min(self.until);
+        // An invitation by another server that came to nothing: the room was never here.
+        let Some(room) = rooms.room_if_here(entry.number).await? else {
+            let response = RoomResponse { bump_stamp: Some(until), ..RoomResponse::default() };
+            return Ok(Some((rooms.room_id(entry.number).await?, response)));
+        };
+        let visibility = rooms.visibility(self.at, &room, self.session.user).await?;
         let own = rooms
             .state_event_at(self.at, &room, "m.room.member", self.session.user_id.as_str(), until)
             .await?;
