@@ -166,7 +166,14 @@ impl Server {
         tokio::spawn(previews.clone().keep_up(stopping.clone()));
         let profiles = Profiles::new(db.clone());
         let key = ServerKey::load(&db, &random, &config.server_name).await?;
-        let rooms = Rooms::new(db.clone(), clock.clone(), random, key, member_profiles(&profiles));
+        let rooms = Rooms::new(
+            db.clone(),
+            clock.clone(),
+            random,
+            key,
+            member_profiles(&profiles),
+            config.memory.for_rooms(),
+        );
         tokio::spawn(rooms.clone().run_profile_updates());
         tokio::spawn(rooms.clone().run_closed_accounts());
         let typing = Typing::new(db.clone());

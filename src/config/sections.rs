@@ -416,6 +416,13 @@ pub(crate) struct Memory {
     pub(crate) budget_bytes: u64,
 }
 
+impl Memory {
+    /// What rooms and their states may take of it: half of what the database leaves.
+    pub(crate) fn for_rooms(&self) -> u64 {
+        self.budget_bytes / 4
+    }
+}
+
 impl Default for Memory {
     fn default() -> Self {
         Self { budget_bytes: 256 * 1024 * 1024 }

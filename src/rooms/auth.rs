@@ -95,6 +95,11 @@ impl Table {
         }
     }
 
+    /// How many events it holds.
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
     /// Adds an event; one that is there keeps its place.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ impl Rooms {
                 Err(RoomError::Storage(StorageError::Precondition { .. })) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    self.shared.loaded.insert(number, Arc::clone(&room)).await;
+                    self.shared.loaded.insert(&room).await;
                     return Ok(room.id.clone());
                 }
             }

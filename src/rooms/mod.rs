@@ -16,6 +16,7 @@ pub(crate) mod hierarchy;
 mod indexes;
 pub(crate) mod ingest;
 mod invites;
+mod kept;
 pub(crate) mod keys;
 mod membership;
 mod neighbours;
@@ -56,7 +57,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use moka::{future::Cache as AsyncCache, sync::Cache};
+use moka::sync::Cache;
 use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 
 pub(crate) use create::{DEFAULT_VERSION, NewRoom, Preset, SUPPORTED_VERSIONS};
@@ -81,14 +82,13 @@ use crate::{
     },
     users::session::Session,
 };
+use kept::Kept;
 use keys::ServerKey;
 use state::States;
 use writer::{RoomWriter, Sender};
 
-/// How many rooms are kept in memory, ready for the next event.
-const MAX_LOADED_ROOMS: u64 = 10_000;
-/// Of how many rooms the last position is kept in memory.
-const MAX_LAST_POSITIONS: u64 = 1_000_000;
+/// Of how many rooms the last position is kept in memory, about 100 bytes each.
+const MAX_LAST_POSITIONS: u64 = 100_000;
 /// How many rooms can be joined through other servers at the same time.
 const MAX_JOINING: u64 = 1_000;
 /// How often a change is tried that failed because one it was built on did.
@@ -110,7 +110,7 @@ struct Shared {
     random: Random,
     key: ServerKey,
     profiles: Profiles,
-    loaded: AsyncCache<RoomNumber, Arc<Room>>,
+    loaded: Kept,
     last_positions: Cache<RoomNumber, u64>,
     states: States,
     outbox_changed: tokio::sync::Notify,
@@ -120,13 +120,15 @@ struct Shared {
 }
 
 impl Rooms {
-    /// The rooms in `db`, whose events this server signs with `key`.
+    /// The rooms in `db`, whose events this server signs with `key`. What is kept of them in memory
+    /// takes `memory_bytes`, about half of it for rooms and half for states.
     pub(crate) fn new(
         db: Db,
         clock: Clock,
         random: Random,
         key: ServerKey,
         profiles: Profiles,
+        memory_bytes: u64,
     ) -> Self {
         let shared = Shared {
             db,
@@ -134,9 +136,9 @@ impl Rooms {
             random,
             key,
             profiles,
-            loaded: AsyncCache::new(MAX_LOADED_ROOMS),
+            loaded: Kept::new(memory_bytes / 2),
             last_positions: Cache::new(MAX_LAST_POSITIONS),
-            states: States::new(),
+            states: States::new(memory_bytes / 2),
             outbox_changed: tokio::sync::Notify::new(),
             joining: Cache::new(MAX_JOINING),
             profile_changed: tokio::sync::Notify::new(),
@@ -187,15 +189,8 @@ impl Rooms {
     async fn loaded(&self, number: RoomNumber) -> Result<Option<Arc<Room>>, RoomError> {
         let loaded = &self.shared.loaded;
         loop {
-            // All who ask for a room that is not in memory wait for one and the same reading.
-            let load = async {
-                match Room::load(self.db(), number, self.server_name()).await {
-                    Ok(Some(room)) => Ok(Arc::new(room)),
-                    Ok(None) => Err(None),
-                    Err(error) => Err(Some(error)),
-                }
-            };
-            let room = match loaded.try_get_with(number, load).await {
+            let load = Room::load(self.db(), number, self.server_name());
+            let room = match loaded.get(number, load).await {
                 Ok(room) => room,
                 Err(error) => {
                     return match &*error {
@@ -211,7 +206,7 @@ impl Rooms {
             while room.in_flight.load(Ordering::Acquire) > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            loaded.invalidate(&number).await;
+            loaded.forget(number).await;
         }
     }
 

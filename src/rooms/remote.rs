@@ -106,7 +106,7 @@ impl Rooms {
                 OUTSIDE_EVENTS.delete(&mut batch, &(user, number));
                 self.db().commit(batch).await?;
             }
-            self.shared.loaded.insert(number, Arc::clone(&room)).await;
+            self.shared.loaded.insert(&room).await;
         }
         Ok(room)
     }

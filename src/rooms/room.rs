@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -35,7 +35,11 @@ use crate::storage::{
 };
 
 /// How many state events of a room are kept once nothing is on its way to disk.
-const MAX_CACHED_STATE: usize = 2_048;
+const MAX_CACHED_STATE: usize = 64;
+/// What a room takes in memory besides what can be many, in bytes.
+const ROOM_BYTES: usize = 8 << 10;
+/// What an event in a room's table takes, in bytes.
+const TABLE_EVENT_BYTES: usize = 600;
 /// How many rows one step of reading all members takes.
 const MEMBERS_STEP: usize = 10_000;
 
@@ -62,6 +66,8 @@ pub(crate) struct Room {
     pub(super) failed: AtomicBool,
     /// Batches that are queued and not done.
     pub(super) in_flight: AtomicUsize,
+    /// What it weighed last.
+    weighed: AtomicU32,
 }
 
 /// A state event with what is shown of it where its room is not.
@@ -252,6 +258,7 @@ impl Room {
             local_members: RwLock::new(Arc::new([])),
             failed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            weighed: AtomicU32::new(0),
         }
     }
 
@@ -307,6 +314,26 @@ impl Room {
     #[allow(dead_code, reason = "an entry point of federation")]
     pub(crate) fn servers(&self) -> Vec<OwnedServerName> {
         self.servers.read().keys().cloned().collect()
+    }
+
+    /// About the memory that it takes, in bytes.
+    fn weight(&self) -> u32 {
+        let table = self.ledger.get().map_or(0, |ledger| ledger.table.read().len());
+        let members = self.local_members.read().len();
+        let bytes = ROOM_BYTES + table * TABLE_EVENT_BYTES + members * size_of::<UserNumber>();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// The same, remembered.
+    pub(super) fn weigh(&self) -> u32 {
+        let weight = self.weight();
+        self.weighed.store(weight, Ordering::Relaxed);
+        weight
+    }
+
+    /// Whether it takes much more than when it was weighed.
+    pub(super) fn has_grown(&self) -> bool {
+        self.weight() / 2 > self.weighed.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_failed(&self) -> bool {

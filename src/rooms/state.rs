@@ -29,10 +29,6 @@ use crate::storage::{
     schema::{CURRENT_STATES, EVENT_STATES, META, STATE_HASHES, STATE_SNAPSHOTS},
 };
 
-/// Memory for states, in bytes; what they share counts for each of them.
-const MAX_STATE_BYTES: u64 = 32 << 20;
-/// Memory for records, in bytes.
-const MAX_RECORD_BYTES: u64 = 16 << 20;
 /// The secret with which states are hashed.
 const FINGERPRINT_KEY: &str = "state.fingerprint_key";
 
@@ -97,16 +93,17 @@ pub(super) struct States {
 }
 
 impl States {
-    pub(super) fn new() -> Self {
+    /// What is kept takes `memory_bytes`; what states share counts for each of them.
+    pub(super) fn new(memory_bytes: u64) -> Self {
         let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self {
             maps: Cache::builder()
                 .weigher(move |_, map: &StateMap| size(256 + 4 * map.len()))
-                .max_capacity(MAX_STATE_BYTES)
+                .max_capacity(memory_bytes / 3 * 2)
                 .build(),
             records: Cache::builder()
                 .weigher(move |_, record: &Arc<[u8]>| size(128 + record.len()))
-                .max_capacity(MAX_RECORD_BYTES)
+                .max_capacity(memory_bytes / 3)
                 .build(),
             hashing: tokio::sync::OnceCell::new(),
         }

@@ -52,6 +52,7 @@ impl Sim {
                 let profile = looked_up.lock().get(&user).cloned().unwrap_or_default();
                 Box::pin(async move { Ok(profile) })
             }),
+            64 << 20,
         );
         Self { db, clock, rooms, profiles }
     }
