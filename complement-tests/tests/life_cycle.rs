@@ -1,6 +1,6 @@
 //! Signals, and what a proxy in front of the server says.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
 use complement_tests::{Config, Server};
 use tokio::{
@@ -81,4 +81,32 @@ async fn sigterm_lets_a_running_request_finish() {
     assert_eq!(exit.status.code(), Some(0), "{}", exit.output);
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     assert!(answer.contains("errcode"), "{answer}");
+}
+
+/// However much is written and read, the process keeps to its budget.
+#[tokio::test]
+async fn memory_stays_within_its_budget() {
+    const BUDGET_BYTES: i64 = 160 << 20;
+    const ROOMS: usize = 80;
+    const MESSAGES: usize = 60;
+    let server = Server::start(&quiet().with("memory.budget_bytes", BUDGET_BYTES));
+    let alice = server.register("alice").await;
+    let text = "x".repeat(40_000);
+    // More than the budget, all in all; the text is compressed on disk, not in memory.
+    let fill = async || {
+        let room = alice.create_room(serde_json::json!({})).await;
+        for number in 0..MESSAGES {
+            alice.say(&room, &format!("{number} {text}")).await;
+        }
+        let page = alice.get(["rooms", &room, "messages"]).query("dir", "b").query("limit", "100");
+        let page = page.await.ok();
+        assert!(page["chunk"].as_array().unwrap().len() > MESSAGES);
+    };
+    let mut most = 0;
+    for _ in 0..ROOMS {
+        fill().await;
+        most = most.max(server.resident_kib());
+    }
+    let budget = u64::try_from(BUDGET_BYTES).unwrap() / 1_024;
+    assert!(most <= budget, "{most} KiB are more than {budget} KiB");
 }
