@@ -261,6 +261,12 @@ impl Server {
         &self.areas.federation
     }
 
+    /// Its rooms.
+    #[cfg(test)]
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.areas.rooms
+    }
+
     /// Every endpoint.
     pub(crate) fn router(&self) -> Router {
         router::routes(self.areas.clone())

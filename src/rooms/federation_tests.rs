@@ -375,8 +375,8 @@ async fn a_redaction_that_comes_before_its_target_is_carried_out_when_that_comes
     let target = a.pdu(&id, &second).await;
     let redaction = redact(&second).await;
     let both = [target, a.pdu(&id, &redaction).await];
-    let outcome = b.rooms.insert_backfilled(&at_b, &both, &BTreeMap::new()).await.unwrap();
-    assert_eq!(outcome.inserted, 2);
+    let new = b.rooms.insert_backfilled(&at_b, &both, &BTreeMap::new()).await.unwrap();
+    assert_eq!(new, 2);
     assert_eq!(redacted_by(&b, &second).await.as_ref(), Some(&redaction));
 
     // bob has not the power to redact what alice wrote, whichever comes first.

@@ -140,7 +140,7 @@ impl Rooms {
         room: &Arc<Room>,
         pdus: &[&Pdu],
     ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let sorted = in_auth_order(pdus);
+        let sorted = in_order(pdus, |pdu| &pdu.auth_events);
         let mut missing = BTreeSet::new();
         let mut next = 0;
         while next < sorted.len() {
@@ -183,8 +183,11 @@ impl Rooms {
     }
 }
 
-/// The events in an order in which each comes after those that authorize it.
-fn in_auth_order<'a>(pdus: &[&'a Pdu]) -> Vec<&'a Pdu> {
+/// The events in an order in which each comes after those that it refers to; otherwise as they were.
+pub(super) fn in_order<'a>(
+    pdus: &[&'a Pdu],
+    references: impl Fn(&'a Pdu) -> &'a [OwnedEventId],
+) -> Vec<&'a Pdu> {
     let by_id: std::collections::HashMap<&EventId, usize> =
         pdus.iter().enumerate().map(|(at, pdu)| (&*pdu.event_id, at)).collect();
     let mut sorted = Vec::with_capacity(pdus.len());
@@ -201,11 +204,11 @@ fn in_auth_order<'a>(pdus: &[&'a Pdu]) -> Vec<&'a Pdu> {
             if edge == 0 && std::mem::replace(mark, true) {
                 continue;
             }
-            match pdu.auth_events.get(edge) {
-                Some(auth) => {
+            match references(pdu).get(edge) {
+                Some(earlier) => {
                     stack.push((at, edge + 1));
-                    if let Some(auth) = by_id.get(&**auth) {
-                        stack.push((*auth, 0));
+                    if let Some(earlier) = by_id.get(&**earlier) {
+                        stack.push((*earlier, 0));
                     }
                 }
                 None => sorted.push(*pdu),

@@ -70,7 +70,7 @@ pub(crate) use profile::Profile;
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
 pub(crate) use room::Room;
 pub(crate) use show::Viewer;
-pub(crate) use timeline::{Boundary, PageRequest};
+pub(crate) use timeline::{Boundary, Page, PageRequest};
 pub(crate) use visibility::Visibility;
 
 use crate::{

@@ -5,8 +5,6 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
 
-#![allow(dead_code, reason = "entry points of federation")]
-
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName, UserId};
@@ -216,7 +214,9 @@ impl Rooms {
     ) -> Result<Vec<OwnedEventId>, RoomError> {
         let range = Range::prefix(&(room.number,));
         let rows = BACKWARD_EXTREMITIES.scan(self.db(), &range, MAX_LOOKED_AT).await?;
-        Ok(rows.into_iter().map(|((_, id), ())| id).collect())
+        let ids: Vec<OwnedEventId> = rows.into_iter().map(|((_, id), ())| id).collect();
+        // One that came while the row was on its way to disk still has it.
+        self.unplaced_events(room, &ids).await
     }
 
     /// The other servers with members in the room.

@@ -84,6 +84,8 @@ pub(crate) struct Page {
     pub(crate) start: Boundary,
     /// Where the next one begins; none if there is nothing more that way.
     pub(crate) end: Option<Boundary>,
+    /// Where it ends, if it goes back to the beginning of what is here: other servers may have more.
+    pub(crate) edge: Option<Boundary>,
     /// The events, in the direction of the request.
     pub(crate) chunk: Vec<Box<RawValue>>,
     /// The member events of their senders, if only members that matter are wanted.
@@ -113,6 +115,8 @@ struct Seen {
     events: Vec<(i64, EventRecord)>,
     /// The key of the last event that was looked at; none if the end was reached.
     last_key: Option<i64>,
+    /// Where the end is, if it was reached going back.
+    edge: Option<Boundary>,
 }
 
 impl Rooms {
@@ -186,6 +190,7 @@ impl Rooms {
         } else {
             Seen::default()
         };
+        let edge = seen.edge.filter(|_| request.to.is_none());
         let viewer = Viewer::from(session);
         let mut state = Vec::new();
         if request.filter.lazy_load_members {
@@ -196,7 +201,7 @@ impl Rooms {
         let chunk = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
         // A boundary lies after its event: going back, the next page begins before the last one.
         let end = seen.last_key.map(|key| Boundary(if backward { key - 1 } else { key }));
-        Ok(Page { start, end, chunk, state })
+        Ok(Page { start, end, edge, chunk, state })
     }
 
     /// An event with what was before and after it: at most `limit` events in all.
@@ -296,7 +301,10 @@ impl Rooms {
                 }
             }
             if exhausted {
-                seen.last_key = None;
+                let lowest = seen.last_key.take().map(|key| Boundary(key - 1));
+                if direction == Direction::Backward {
+                    seen.edge = Some(lowest.unwrap_or(upto));
+                }
                 return Ok(seen);
             }
             let Some(last) = seen.last_key.filter(|_| looked_at < MAX_LOOKED_AT) else {
@@ -310,7 +318,8 @@ impl Rooms {
     }
 
     /// The member events of the senders of these events, as they were at the earliest of them; of
-    /// those who came later, as they were at the last.
+    /// those who came later, as they were at the last, and of those who were gone when this server
+    /// came, as they are now.
     async fn senders(
         &self,
         at: &impl Read,
@@ -324,7 +333,7 @@ impl Rooms {
         let mut missing: BTreeSet<&str> =
             events.iter().map(|(_, event)| event.sender_id.as_str()).collect();
         let mut members: Vec<EventRecord> = Vec::with_capacity(missing.len());
-        for position in [earliest, last] {
+        for position in [earliest, last, u64::MAX] {
             let keys: Vec<&str> = missing.iter().copied().collect();
             let found = self.state_events_at(at, room, "m.room.member", &keys, position).await?;
             for member in found {

@@ -16,6 +16,7 @@ use crate::{
         error::ApiError,
         extract::{Client, Ruma},
     },
+    federation::exchange::Exchange,
     rooms::{Boundary, PageRequest, Rooms},
     sync::token::SyncToken,
 };
@@ -30,7 +31,7 @@ pub(super) fn boundary(token: &str) -> Result<Boundary, ApiError> {
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
 pub(crate) async fn get_messages(
-    State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<get_message_events::v3::Request>,
 ) -> Result<Ruma<get_message_events::v3::Response>, ApiError> {
     let page = PageRequest {
@@ -41,7 +42,7 @@ pub(crate) async fn get_messages(
         limit: usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX),
         filter: request.filter.into(),
     };
-    let page = rooms.messages(&session, &request.room_id, &page).await?;
+    let page = exchange.messages(&session, &request.room_id, &page).await?;
     let mut response = get_message_events::v3::Response::default();
     response.start = page.start.to_string();
     response.end = page.end.map(|end| end.to_string());

@@ -25,7 +25,7 @@ use crate::rooms::{
 };
 
 /// What an answer with events may take.
-const EVENTS: Limits = Limits { timeout: Duration::from_mins(1), max_bytes: 16 << 20 };
+pub(super) const EVENTS: Limits = Limits { timeout: Duration::from_mins(1), max_bytes: 16 << 20 };
 /// What an answer with a room's whole state may take.
 const STATE: Limits = Limits { timeout: Duration::from_mins(5), max_bytes: 256 << 20 };
 /// How many servers are asked, the one that sent the event first.
@@ -120,12 +120,12 @@ impl Exchange {
     ) -> Result<(), RoomError> {
         let request = get_event_authorization::v1::Request::new(room.id.clone(), event.to_owned());
         match self.federation.ask(server, request, EVENTS).await {
-            Ok(answer) => self.keep_outliers(room, &answer.auth_chain, server).await,
-            Err(error) => {
-                tracing::debug!(%server, %error, "no auth chain");
-                Ok(())
+            Ok(answer) => {
+                self.keep_outliers(room, &answer.auth_chain, server).await?;
             }
+            Err(error) => tracing::debug!(%server, %error, "no auth chain"),
         }
+        Ok(())
     }
 
     /// Fetches what lies between what is here and an event, oldest first.
@@ -161,13 +161,28 @@ impl Exchange {
         pdu: &Pdu,
         server: &ServerName,
     ) -> Result<bool, RoomError> {
-        let event = pdu.event_id().to_owned();
+        let Some(state) = self.fetch_state(room, pdu.event_id(), server).await? else {
+            return Ok(false);
+        };
+        let ingested = self.rooms.ingest_after_gap(room, pdu, &state).await?;
+        Ok(!matches!(ingested, Ingested::Missing { .. }))
+    }
+
+    /// The state before an event as `server` tells it, as far as it is to be had: its events and
+    /// what authorizes them are here then. None if `server` does not tell.
+    pub(super) async fn fetch_state(
+        &self,
+        room: &Arc<Room>,
+        event: &EventId,
+        server: &ServerName,
+    ) -> Result<Option<Vec<OwnedEventId>>, RoomError> {
+        let event = event.to_owned();
         let request = get_room_state_ids::v1::Request::new(event.clone(), room.id.clone());
         let ids = match self.federation.ask(server, request, EVENTS).await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(%server, %error, "no state");
-                return Ok(false);
+                return Ok(None);
             }
         };
         let all: Vec<OwnedEventId> =
@@ -183,19 +198,28 @@ impl Exchange {
                 Err(error) => tracing::debug!(%server, %error, "no state"),
             }
         } else {
-            let questions: Vec<BoxFuture<'_, Option<Box<RawValue>>>> = unknown
-                .into_iter()
-                .map(|event| Box::pin(self.fetch_event(event, server)) as _)
-                .collect();
-            let fetched: Vec<_> = stream::iter(questions).buffered(AT_ONCE).collect().await;
-            let fetched: Vec<Box<RawValue>> = fetched.into_iter().flatten().collect();
-            self.keep_outliers(room, &fetched, server).await?;
+            self.fetch_outliers(room, unknown, server).await?;
         }
         let unknown = self.rooms.unknown_events(room, &ids.pdu_ids).await?;
-        let state: Vec<OwnedEventId> =
-            ids.pdu_ids.into_iter().filter(|id| !unknown.contains(id)).collect();
-        let ingested = self.rooms.ingest_after_gap(room, pdu, &state).await?;
-        Ok(!matches!(ingested, Ingested::Missing { .. }))
+        Ok(Some(ids.pdu_ids.into_iter().filter(|id| !unknown.contains(id)).collect()))
+    }
+
+    /// Fetches events that others refer to, one by one, at most [`MAX_SINGLE`]. The auth events
+    /// that they lack.
+    pub(super) async fn fetch_outliers(
+        &self,
+        room: &Arc<Room>,
+        mut events: Vec<OwnedEventId>,
+        server: &ServerName,
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        events.truncate(MAX_SINGLE);
+        let questions: Vec<BoxFuture<'_, Option<Box<RawValue>>>> = events
+            .into_iter()
+            .map(|event| Box::pin(self.fetch_event(event, server)) as _)
+            .collect();
+        let fetched: Vec<_> = stream::iter(questions).buffered(AT_ONCE).collect().await;
+        let fetched: Vec<Box<RawValue>> = fetched.into_iter().flatten().collect();
+        self.keep_outliers(room, &fetched, server).await
     }
 
     async fn fetch_event(&self, event: OwnedEventId, server: &ServerName) -> Option<Box<RawValue>> {
@@ -203,20 +227,20 @@ impl Exchange {
         Some(self.federation.ask(server, request, EVENTS).await.ok()?.pdu)
     }
 
-    /// Keeps events that others refer to.
+    /// Keeps events that others refer to. The auth events that they lack.
     async fn keep_outliers(
         &self,
         room: &Arc<Room>,
         events: &[Box<RawValue>],
         server: &ServerName,
-    ) -> Result<(), RoomError> {
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
         let pdus = self.verified(room, events, server).await;
         let pdus: Vec<&Pdu> = pdus.iter().collect();
-        self.rooms.ingest_outliers(room, &pdus).await?;
-        Ok(())
+        self.rooms.ingest_outliers(room, &pdus).await
     }
 
-    async fn verified(
+    /// Those of these events that are signed as they must be, and of this room.
+    pub(super) async fn verified(
         &self,
         room: &Room,
         events: &[Box<RawValue>],

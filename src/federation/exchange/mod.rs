@@ -1,5 +1,6 @@
 //! Rooms that are on several servers: events in, events out, coming in and going.
 
+mod backfill;
 mod callers;
 mod gaps;
 mod inbound;
@@ -46,6 +47,7 @@ struct Shared {
     at_work: Mutex<HashSet<RoomNumber>>,
     working: Semaphore,
     senders: outbound::Senders,
+    backfills: backfill::Backfills,
 }
 
 impl Exchange {
@@ -62,6 +64,7 @@ impl Exchange {
             at_work: Mutex::default(),
             working: Semaphore::new(ROOMS_AT_ONCE),
             senders: outbound::Senders::default(),
+            backfills: backfill::Backfills::default(),
         };
         Self { federation, rooms, typing, receipts, db, clock, shared: Arc::new(shared) }
     }

@@ -1,5 +1,7 @@
 //! Rooms on several servers: joins, messages both ways, and what hostile servers try.
 
+mod backfill;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, routing::get};
@@ -106,7 +108,7 @@ async fn messages_go_both_ways_in_rooms_of_every_version() {
             .filter_map(|e| e["event_id"].as_str())
             .collect();
         assert_eq!(ids[..2], [&*from_a, &*from_b], "version {version}");
-        assert!(!ids.contains(&&*before), "what was before the join is not here");
+        assert_eq!(ids[3], before, "version {version}: what was before the join is fetched");
 
         let (status, _) = a.post(&format!("/v3/rooms/{room}/leave"), Some(&alice), json!({})).await;
         assert_eq!(status, StatusCode::OK);
@@ -194,6 +196,10 @@ async fn a_server_that_was_away_gets_what_it_missed() {
 struct Peer {
     federation: Federation,
     missing: Arc<Mutex<Vec<Value>>>,
+    /// What it answers to `/backfill`.
+    earlier: Arc<Mutex<Vec<Value>>>,
+    /// What it answers to `/state_ids`.
+    state_ids: Arc<Mutex<Value>>,
     transaction: u64,
 }
 
@@ -207,6 +213,10 @@ impl Peer {
         let keys = federation.clone();
         let missing = Arc::<Mutex<Vec<Value>>>::default();
         let answer = Arc::clone(&missing);
+        let (earlier, state_ids) =
+            (Arc::<Mutex<Vec<Value>>>::default(), Arc::<Mutex<Value>>::default());
+        let (earlier_answer, state_answer) = (Arc::clone(&earlier), Arc::clone(&state_ids));
+        let origin = name.to_owned();
         let router = Router::new()
             .route(
                 "/_matrix/key/v2/server",
@@ -217,9 +227,22 @@ impl Peer {
                 axum::routing::post(move || {
                     std::future::ready(Json(json!({ "events": answer.lock().clone() })))
                 }),
+            )
+            .route(
+                "/_matrix/federation/v1/backfill/{room}",
+                get(move || {
+                    let pdus = earlier_answer.lock().clone();
+                    let answer =
+                        json!({ "origin": origin, "origin_server_ts": START_MS, "pdus": pdus });
+                    std::future::ready(Json(answer))
+                }),
+            )
+            .route(
+                "/_matrix/federation/v1/state_ids/{room}",
+                get(move || std::future::ready(Json(state_answer.lock().clone()))),
             );
         network.connect(&config(name).server_name, router);
-        Self { federation, missing, transaction: 0 }
+        Self { federation, missing, earlier, state_ids, transaction: 0 }
     }
 
     fn name(&self) -> &ServerName {

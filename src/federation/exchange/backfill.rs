@@ -1,0 +1,273 @@
+//! History from before this server's time: fetched when somebody here reads back to where it begins.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use ruma::{
+    OwnedEventId, OwnedServerName, RoomId, ServerName, api::federation::backfill::get_backfill,
+    uint,
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{Exchange, gaps::EVENTS};
+use crate::{
+    federation::PeerError,
+    rooms::{Page, PageRequest, Room, RoomError, pdu::Pdu},
+    storage::intern::RoomNumber,
+    users::session::Session,
+};
+
+/// The most events of one answer that are looked at, which is what is asked for.
+const MAX_EVENTS: usize = 100;
+/// From how many places of the graph one question goes back.
+const MAX_FROM: usize = 20;
+/// How many servers are asked; those that are left alone for now don't count.
+const MAX_SERVERS: usize = 4;
+/// Of how many events of one answer the state before is asked for.
+const MAX_STATES: usize = 10;
+/// How far missing auth events are followed.
+const MAX_AUTH_ROUNDS: usize = 5;
+/// How many fetches one page waits for, if nothing of what comes is for the reader.
+const MAX_FETCHES: usize = 5;
+/// How long a page waits for all of them.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a fetch goes on, also when no page waits for it any more.
+const MAX_DURATION: Duration = Duration::from_mins(2);
+/// In how many rooms history is fetched at the same time.
+const ROOMS_AT_ONCE: usize = 8;
+/// How long a room is left alone when nobody had anything.
+const PAUSE_MS: u64 = 30_000;
+/// Of how many rooms that is remembered.
+const MAX_PAUSED: u64 = 10_000;
+
+/// Whether there is something now that was not there before.
+type Fetch = Shared<BoxFuture<'static, bool>>;
+
+/// Fetches that are under way, and rooms in which the last one brought nothing.
+pub(super) struct Backfills {
+    under_way: Mutex<HashMap<RoomNumber, Fetch>>,
+    /// Until when (ms since the Unix epoch).
+    paused: Cache<RoomNumber, u64>,
+    working: Semaphore,
+}
+
+impl Default for Backfills {
+    fn default() -> Self {
+        Self {
+            under_way: Mutex::default(),
+            paused: Cache::new(MAX_PAUSED),
+            working: Semaphore::new(ROOMS_AT_ONCE),
+        }
+    }
+}
+
+/// Ends a fetch, whatever became of it: the next reader begins another one.
+struct Done<'a> {
+    backfills: &'a Backfills,
+    room: RoomNumber,
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.backfills.under_way.lock().remove(&self.room);
+    }
+}
+
+/// What there is before the beginning of what is here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Earlier {
+    /// Nothing that could be had.
+    Nothing,
+    /// Something that could not be had now.
+    NotNow,
+    /// More than before: it is here now.
+    Here,
+}
+
+impl Exchange {
+    /// A page as [`crate::rooms::Rooms::messages`] gives it; where that goes back to the beginning
+    /// of what is here, it goes on with what other servers have. If they don't answer, the page ends
+    /// there, and the next one may begin there.
+    ///
+    /// # Errors
+    /// As [`crate::rooms::Rooms::messages`]; never because of another server.
+    pub(crate) async fn messages(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        request: &PageRequest,
+    ) -> Result<Page, RoomError> {
+        let until = Instant::now() + PATIENCE;
+        let mut page = self.rooms.messages(session, room_id, request).await?;
+        for _ in 0..MAX_FETCHES {
+            if page.edge.is_none() {
+                return Ok(page);
+            }
+            match self.fetch_earlier(room_id, until).await? {
+                Earlier::Nothing => return Ok(page),
+                Earlier::NotNow => break,
+                Earlier::Here => page = self.rooms.messages(session, room_id, request).await?,
+            }
+        }
+        page.end = page.end.or(page.edge);
+        Ok(page)
+    }
+
+    /// Fetches what lies before the beginning of what is here of a room, or waits until who does so
+    /// already has done it.
+    async fn fetch_earlier(&self, room_id: &RoomId, until: Instant) -> Result<Earlier, RoomError> {
+        let room = self.rooms.room(room_id).await?;
+        // Nobody tells a server that is not in the room.
+        let is_alone = self.rooms.other_servers(&room).is_empty();
+        if !self.federation.is_enabled() || is_alone || room.local_members().is_empty() {
+            return Ok(Earlier::Nothing);
+        }
+        if self.rooms.backward_extremities(&room).await?.is_empty() {
+            return Ok(Earlier::Nothing);
+        }
+        let backfills = &self.shared.backfills;
+        let paused = backfills.paused.get(&room.number);
+        if paused.is_some_and(|until_ms| self.clock.now_ms() < until_ms) {
+            return Ok(Earlier::NotNow);
+        }
+        let fetch = {
+            let mut under_way = backfills.under_way.lock();
+            let fetch = under_way.entry(room.number).or_insert_with(|| self.begin(room));
+            fetch.clone()
+        };
+        let came = tokio::time::timeout_at(until, fetch).await.unwrap_or(false);
+        Ok(if came { Earlier::Here } else { Earlier::NotNow })
+    }
+
+    /// Begins a fetch in a task of its own: it is of use also if its reader is gone.
+    fn begin(&self, room: Arc<Room>) -> Fetch {
+        let exchange = self.clone();
+        let task = tokio::spawn(async move {
+            let backfills = &exchange.shared.backfills;
+            let _done = Done { backfills, room: room.number };
+            let fetch = async {
+                let _permit = backfills.working.acquire().await.ok()?;
+                Some(exchange.backfill(&room).await)
+            };
+            let came = match tokio::time::timeout(MAX_DURATION, fetch).await {
+                Ok(Some(Ok(came))) => came,
+                Ok(Some(Err(error))) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(room = %room.id, error, "earlier events can't be stored");
+                    false
+                }
+                Ok(None) | Err(_) => false,
+            };
+            if came {
+                backfills.paused.invalidate(&room.number);
+            } else {
+                backfills.paused.insert(room.number, exchange.clock.now_ms() + PAUSE_MS);
+            }
+            came
+        });
+        task.map(|came| came.unwrap_or(false)).boxed().shared()
+    }
+
+    /// Asks one server after another; whether one had something.
+    async fn backfill(&self, room: &Arc<Room>) -> Result<bool, RoomError> {
+        let mut from = self.rooms.backward_extremities(room).await?;
+        let mut servers: Vec<OwnedServerName> = self.rooms.other_servers(room);
+        // Not always the same ones.
+        rotate(&mut from, self.federation.spread());
+        rotate(&mut servers, self.federation.spread());
+        from.truncate(MAX_FROM);
+        let mut asked = 0;
+        for server in &servers {
+            match self.backfill_from(room, &from, server).await {
+                Ok(0) => asked += 1,
+                Ok(_) => return Ok(true),
+                Err(Failed::Peer(PeerError::Paused { .. })) => {}
+                Err(Failed::Peer(error)) => {
+                    tracing::debug!(%server, %error, "no earlier events");
+                    asked += 1;
+                }
+                Err(Failed::Room(error)) => return Err(error),
+            }
+            if asked == MAX_SERVERS {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many events came from `server`.
+    async fn backfill_from(
+        &self,
+        room: &Arc<Room>,
+        from: &[OwnedEventId],
+        server: &ServerName,
+    ) -> Result<usize, Failed> {
+        let limit = uint!(100);
+        let request = get_backfill::v1::Request::new(room.id.clone(), from.to_vec(), limit);
+        let answer = self.federation.ask(server, request, EVENTS).await.map_err(Failed::Peer)?;
+        let events = answer.pdus.get(..answer.pdus.len().min(MAX_EVENTS)).unwrap_or_default();
+        let pdus = behind(self.verified(room, events, server).await, from);
+        let needed = self.rooms.needed_for_backfill(room, &pdus).await?;
+        let mut missing = needed.auth_events;
+        for _ in 0..MAX_AUTH_ROUNDS {
+            if missing.is_empty() {
+                break;
+            }
+            missing = self.fetch_outliers(room, missing, server).await?;
+        }
+        let mut states = BTreeMap::new();
+        for event in needed.states.into_iter().take(MAX_STATES) {
+            if let Some(state) = self.fetch_state(room, &event, server).await? {
+                states.insert(event, state);
+            }
+        }
+        Ok(self.rooms.insert_backfilled(room, &pdus, &states).await?)
+    }
+}
+
+/// Why nothing came.
+enum Failed {
+    Peer(PeerError),
+    Room(RoomError),
+}
+
+impl From<RoomError> for Failed {
+    fn from(error: RoomError) -> Self {
+        Self::Room(error)
+    }
+}
+
+/// Those of these events that were asked for: `from` and what these refer to, and so on. Of others
+/// nobody knows that they belong there.
+fn behind(pdus: Vec<Pdu>, from: &[OwnedEventId]) -> Vec<Pdu> {
+    let mut by_id: HashMap<OwnedEventId, Pdu> =
+        pdus.into_iter().map(|pdu| (pdu.event_id().to_owned(), pdu)).collect();
+    let mut next: Vec<OwnedEventId> = from.to_vec();
+    let mut found = Vec::with_capacity(by_id.len());
+    while let Some(id) = next.pop() {
+        if let Some(pdu) = by_id.remove(&id) {
+            next.extend_from_slice(pdu.prev_events());
+            found.push(pdu);
+        }
+    }
+    found
+}
+
+fn rotate<T>(items: &mut [T], by: u64) {
+    if let Ok(count) = u64::try_from(items.len())
+        && let Some(by) = by.checked_rem(count)
+    {
+        items.rotate_left(usize::try_from(by).unwrap_or_default());
+    }
+}
