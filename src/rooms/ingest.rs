@@ -2,8 +2,6 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 
-#![allow(dead_code, reason = "entry points of federation")]
-
 use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{EventId, OwnedEventId};
@@ -71,8 +69,6 @@ pub(crate) enum Ingested {
 pub(super) struct Known {
     pub(super) number: EventNumber,
     pub(super) verdict: Verdict,
-    /// It failed the rules; of an outlier that is not its whole verdict.
-    pub(super) rejected: bool,
     /// The state after it; none if it has to be read.
     pub(super) after: Option<State>,
     /// Its parents; none if they have to be read.
@@ -232,9 +228,9 @@ impl RoomWriter {
             return Ok(None);
         }
         let record = EVENTS.get(db, &(room, number)).await?.ok_or(CORRUPT)?;
-        let (verdict, rejected) = (record.verdict(), record.rejected);
+        let verdict = record.verdict();
         let prev_events = prev_events_of(&record);
-        Ok(Some(Known { number, verdict, rejected, after: None, prev_events }))
+        Ok(Some(Known { number, verdict, after: None, prev_events }))
     }
 
     async fn state_after_known(&self, known: &Known) -> Result<State, RoomError> {
@@ -417,7 +413,6 @@ impl RoomWriter {
         let recent = Known {
             number,
             verdict,
-            rejected: verdict == Verdict::Rejected,
             after: Some(after),
             prev_events: Some(pdu.prev_events.clone()),
         };
@@ -613,7 +608,6 @@ impl RoomWriter {
         let known = Known {
             number,
             verdict: Verdict::Outlier,
-            rejected: record.rejected,
             after: None,
             prev_events: Some(pdu.prev_events.clone()),
         };

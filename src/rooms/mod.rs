@@ -256,7 +256,6 @@ impl Rooms {
     }
 
     /// Told when there is something new for other servers.
-    #[allow(dead_code, reason = "an entry point of federation")]
     pub(crate) fn outbox_changed(&self) -> &tokio::sync::Notify {
         &self.shared.outbox_changed
     }

@@ -2,8 +2,6 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#pdus>
 
-#![allow(dead_code, reason = "entry points of federation")]
-
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId,
     RoomId, UserId,
@@ -146,11 +144,6 @@ impl Pdu {
     /// The IDs of its parents.
     pub(crate) fn prev_events(&self) -> &[OwnedEventId] {
         &self.prev_events
-    }
-
-    /// The IDs of the events that authorize it.
-    pub(crate) fn auth_events(&self) -> &[OwnedEventId] {
-        &self.auth_events
     }
 
     /// `depth`

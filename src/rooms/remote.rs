@@ -4,8 +4,6 @@
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>,
 //! <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>
 
-#![allow(dead_code, reason = "entry points of federation")]
-
 use std::sync::Arc;
 
 use ruma::{

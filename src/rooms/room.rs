@@ -311,7 +311,6 @@ impl Room {
     }
 
     /// The servers with members in the room.
-    #[allow(dead_code, reason = "an entry point of federation")]
     pub(crate) fn servers(&self) -> Vec<OwnedServerName> {
         self.servers.read().keys().cloned().collect()
     }

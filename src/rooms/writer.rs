@@ -79,7 +79,6 @@ pub(super) enum Shown {
     /// At the end, at a stream position of its own.
     Live,
     /// Before everything that is there, at this key.
-    #[allow(dead_code, reason = "an entry point of federation")]
     Backfilled(i64),
     /// Nowhere: rejected, soft-failed, or an outlier.
     Nowhere,
@@ -351,7 +350,6 @@ impl RoomWriter {
         let known = Known {
             number,
             verdict: Verdict::Accepted,
-            rejected: false,
             after: Some(tip.after.clone()),
             prev_events: None,
         };
