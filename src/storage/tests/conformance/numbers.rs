@@ -26,6 +26,8 @@ fn user(number: usize) -> OwnedUserId {
 
 /// Whoever reads up to the visible position misses nothing below it.
 async fn what_is_visible_is_complete(subject: Subject) {
+    // Before anybody writes.
+    let first = subject.db.visible_position() + 1;
     let writers = (0..6).map(|_| {
         let db = subject.db.clone();
         tokio::spawn(async move {
@@ -39,7 +41,6 @@ async fn what_is_visible_is_complete(subject: Subject) {
         })
     });
     let writers = tokio::spawn(join_all(writers.collect::<Vec<_>>()));
-    let first = subject.db.visible_position() + 1;
     while !writers.is_finished() {
         let visible = subject.db.visible_position();
         let keys = (first..=visible).map(|position| (1_u64, position));
