@@ -75,6 +75,23 @@ pub(crate) struct Public<R> {
     pub(crate) caller: Caller,
 }
 
+/// The access token that a request brings, if it does, where what is asked for says whether one is
+/// needed.
+pub(crate) struct Token(pub(crate) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Token {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        _: &S,
+    ) -> Result<Self, Self::Rejection> {
+        let head = http::Request::from_parts(parts.clone(), ());
+        // A malformed header is treated like an absent token.
+        Ok(Self(AccessTokenOptional::extract_authentication(&head).ok().flatten()))
+    }
+}
+
 /// A request that may bring an access token.
 pub(crate) struct MaybeClient<R> {
     /// Who asks, if the request says.

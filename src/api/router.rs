@@ -121,9 +121,11 @@ fn accounts(routes: Routes) -> Routes {
 /// Other servers.
 fn servers(routes: Routes) -> Routes {
     use ruma::api::federation::{
-        authenticated_media as am, authorization as au, backfill as b, discovery as d, event as e,
-        membership as m, query as q, transactions as t,
+        authenticated_media as am, authorization as au, backfill as b, directory as dir,
+        discovery as d, event as e, membership as m, query as q, space as s, thirdparty as tp,
+        transactions as t,
     };
+    const PUT: MethodFilter = MethodFilter::PUT;
     routes
         .add::<t::send_transaction_message::v1::Request, _, _>(
             server::transactions::send_transaction,
@@ -135,6 +137,31 @@ fn servers(routes: Routes) -> Routes {
         .add::<m::prepare_knock_event::v1::Request, _, _>(server::membership::make_knock)
         .add::<m::create_knock_event::v1::Request, _, _>(server::membership::send_knock)
         .add::<m::create_invite::v2::Request, _, _>(server::membership::invite)
+        .path(
+            PUT,
+            "/_matrix/federation/v1/send_join/{room_id}/{event_id}",
+            server::membership::send_join_v1,
+        )
+        .path(
+            PUT,
+            "/_matrix/federation/v1/send_leave/{room_id}/{event_id}",
+            server::membership::send_leave_v1,
+        )
+        .path(
+            PUT,
+            "/_matrix/federation/v1/invite/{room_id}/{event_id}",
+            server::membership::invite_v1,
+        )
+        .add::<tp::bind_callback::v1::Request, _, _>(server::third_party::on_bind)
+        .add::<tp::exchange_invite::v1::Request, _, _>(
+            server::third_party::exchange_third_party_invite,
+        )
+        .add::<dir::get_public_rooms::v1::Request, _, _>(server::directory::get_public_rooms)
+        .add::<dir::get_public_rooms_filtered::v1::Request, _, _>(
+            server::directory::get_public_rooms_filtered,
+        )
+        .add::<s::get_hierarchy::v1::Request, _, _>(server::directory::get_hierarchy)
+        .add::<e::get_event_by_timestamp::v1::Request, _, _>(server::events::get_event_by_timestamp)
         .add::<e::get_event::v1::Request, _, _>(server::events::get_event)
         .add::<e::get_room_state::v1::Request, _, _>(server::events::get_state)
         .add::<e::get_room_state_ids::v1::Request, _, _>(server::events::get_state_ids)
@@ -151,6 +178,7 @@ fn servers(routes: Routes) -> Routes {
             server::query::get_profile_information,
         )
         .add::<q::get_room_information::v1::Request, _, _>(server::query::get_room_information)
+        .add::<q::get_custom_information::v1::Request, _, _>(server::query::get_custom_information)
         .add::<am::get_content::v1::Request, _, _>(server::media::get_content)
         .add::<am::get_content_thumbnail::v1::Request, _, _>(server::media::get_content_thumbnail)
 }

@@ -12,11 +12,13 @@ use ruma::{
         error::{ErrorBody, ErrorKind, FromHttpResponseError},
         federation::{
             authentication::{ServerSignatures, XMatrixSigningInput},
+            directory::get_public_rooms_filtered,
             query::{get_profile_information, get_room_information},
         },
         path_builder::SinglePath,
     },
     profile::ProfileFieldName,
+    uint,
 };
 
 use super::Federation;
@@ -24,6 +26,11 @@ use crate::users::Profile;
 
 /// What a small question may take.
 const QUESTION: Limits = Limits { timeout: Duration::from_secs(10), max_bytes: 256 * 1024 };
+
+/// What a page of a directory may take.
+const DIRECTORY: Limits = Limits { timeout: Duration::from_secs(20), max_bytes: 4 << 20 };
+/// The most rooms of a page.
+const MAX_PUBLIC_ROOMS: usize = 500;
 
 /// Why another server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +163,22 @@ impl Federation {
         let request = get_room_information::v1::Request::new(alias.to_owned());
         let answer = self.ask(alias.server_name(), request, QUESTION).await?;
         Ok((answer.room_id, answer.servers))
+    }
+
+    /// A page of another server's list of public rooms.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn public_rooms(
+        &self,
+        server: &ServerName,
+        mut request: get_public_rooms_filtered::v1::Request,
+    ) -> Result<get_public_rooms_filtered::v1::Response, PeerError> {
+        let most = uint!(500);
+        request.limit = Some(request.limit.unwrap_or(most).min(most));
+        let mut answer = self.ask(server, request, DIRECTORY).await?;
+        answer.chunk.truncate(MAX_PUBLIC_ROOMS);
+        Ok(answer)
     }
 
     /// The profile of another server's user, or one field of it.

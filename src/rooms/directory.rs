@@ -4,15 +4,20 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use ruma::{RoomOrAliasId, ServerName};
+use ruma::{OwnedServerName, RoomId, RoomOrAliasId, ServerName};
 use serde::Serialize;
 
 use super::{
     RoomError,
+    elsewhere::{Elsewhere, servers_of},
     overview::{Overview, Overviews},
 };
 use crate::{
-    storage::{Range, intern::RoomNumber, schema::PUBLIC_ROOMS},
+    storage::{
+        Range, Snapshot,
+        intern::{RoomNumber, UserNumber},
+        schema::PUBLIC_ROOMS,
+    },
     users::session::Session,
 };
 
@@ -159,15 +164,48 @@ impl Overviews {
         let number = self.number(&room_id).await?.ok_or_else(unknown)?;
         let overview = self.of(&at, number).await?;
         let user = session.map(|session| session.user);
-        if !self.may_see(&at, &overview, number, user).await? {
+        if !self.may_see(&at, &overview, Some(number), user).await? {
             return Err(unknown());
         }
-        let membership = match user {
-            Some(user) => self.membership(&at, user, number).await?,
-            None => None,
+        self.summed_up(&at, &overview, Some(number), user).await
+    }
+
+    /// The summary of a room that is not here, for a user who may know of it.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], also if no other server tells of it.
+    pub(crate) async fn summary_elsewhere(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<Summary, RoomError> {
+        let unknown = || RoomError::UnknownRoom { room: room_id.to_owned().into() };
+        let via = servers_of(room_id, via.iter().cloned());
+        let told = elsewhere.room(room_id, &via, false).await.ok_or_else(unknown)?;
+        let db = self.rooms().db();
+        let at = db.snapshot();
+        let number = db.rooms().find(db, room_id).await?;
+        if !self.may_see(&at, &told.overview, number, Some(session.user)).await? {
+            return Err(unknown());
+        }
+        self.summed_up(&at, &told.overview, number, Some(session.user)).await
+    }
+
+    async fn summed_up(
+        &self,
+        at: &Snapshot,
+        overview: &Overview,
+        number: Option<RoomNumber>,
+        user: Option<UserNumber>,
+    ) -> Result<Summary, RoomError> {
+        let membership = match (user, number) {
+            (Some(user), Some(number)) => self.membership(at, user, number).await?,
+            _ => None,
         };
         Ok(Summary {
-            overview: Overview::clone(&overview),
+            overview: overview.clone(),
             membership: user.map(|_| membership.map_or("leave", |is| is.as_str())),
         })
     }

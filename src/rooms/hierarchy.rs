@@ -4,12 +4,13 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ruma::{OwnedRoomId, RoomId};
-use serde::{Deserialize, Serialize};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
     RoomError,
+    elsewhere::{self, Child, Elsewhere, Told, servers_of},
     event::push_text,
     overview::{Overview, Overviews, state_of_type},
     record::EventRecord,
@@ -28,8 +29,8 @@ const MAX_LIMIT: usize = 50;
 const MAX_ROOMS: usize = 5_000;
 /// How many children of one space are looked at.
 const MAX_CHILDREN: usize = 2_000;
-/// The longest `order` that counts.
-const MAX_ORDER: usize = 50;
+/// How many children another server is told of.
+const MAX_SERVED: usize = 500;
 
 /// Which part of a hierarchy.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,14 @@ pub(crate) struct Hierarchy {
     next_batch: Option<String>,
 }
 
+/// A space as it is told to another server.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServedHierarchy {
+    room: Node,
+    children: Vec<Arc<Overview>>,
+    inaccessible_children: Vec<OwnedRoomId>,
+}
+
 #[derive(Debug, Serialize)]
 struct Node {
     #[serde(flatten)]
@@ -60,35 +69,37 @@ struct Node {
     children_state: Vec<Box<RawValue>>,
 }
 
-/// A room that a space names.
-struct Child {
-    room: OwnedRoomId,
-    order: Option<String>,
-    event: EventRecord,
+/// Where a room of the hierarchy was found.
+enum Found {
+    Here(RoomNumber, Arc<Overview>),
+    /// Elsewhere; `Told` if it is known what it names.
+    Told(Arc<Overview>, Option<Arc<Told>>),
 }
 
-#[derive(Deserialize)]
-struct ChildContent {
-    via: Vec<String>,
-    #[serde(default)]
-    order: Option<serde_json::Value>,
-    #[serde(default)]
-    suggested: Option<serde_json::Value>,
+/// A room that is still to be listed.
+struct Waiting {
+    room: OwnedRoomId,
+    depth: u64,
+    via: Vec<OwnedServerName>,
+    /// What the server that told of its parent says of it.
+    known: Option<Arc<Overview>>,
 }
 
 impl Overviews {
-    /// A page of the hierarchy below a space: rooms the user may know of, depth first.
+    /// A page of the hierarchy below a space: rooms the user may know of, depth first. Of rooms that
+    /// are not here `elsewhere` tells.
     ///
     /// The token says how many rooms were listed, and for which parameters.
     ///
     /// # Errors
-    /// [`RoomError::NotInRoom`] if the user may not know of the space, or it is not here;
+    /// [`RoomError::NotInRoom`] if the user may not know of the space, or nobody does;
     /// [`RoomError::InvalidParam`] for a token of other parameters.
     pub(crate) async fn hierarchy(
         &self,
         session: &Session,
         space: &RoomId,
         request: &HierarchyRequest,
+        elsewhere: &dyn Elsewhere,
     ) -> Result<Hierarchy, RoomError> {
         let skip = match &request.from {
             Some(from) => request.listed_before(from).ok_or_else(|| RoomError::InvalidParam {
@@ -99,51 +110,151 @@ impl Overviews {
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
         let hidden = || RoomError::NotInRoom { room: space.to_owned() };
         let at = self.rooms().db().snapshot();
-        let number = self.number(space).await?.ok_or_else(hidden)?;
-        let overview = self.of(&at, number).await?;
-        if !self.may_see(&at, &overview, number, Some(session.user)).await? {
-            return Err(hidden());
-        }
+        let root = Waiting { room: space.to_owned(), depth: 0, via: Vec::new(), known: None };
         let mut rooms = Vec::new();
         let mut listed = 0;
         let mut seen: HashSet<OwnedRoomId> = HashSet::from([space.to_owned()]);
         // What comes next is at the end.
-        let mut waiting: Vec<(OwnedRoomId, u64)> = vec![(space.to_owned(), 0)];
-        while let Some((room, depth)) = waiting.pop() {
-            let Some(number) = self.number(&room).await? else { continue };
-            let overview = self.of(&at, number).await?;
-            if !self.may_see(&at, &overview, number, Some(session.user)).await? {
+        let mut waiting: Vec<Waiting> = vec![root];
+        while let Some(next) = waiting.pop() {
+            let depth = next.depth;
+            let found = self.look_up(&at, session, next, request.suggested_only, elsewhere).await?;
+            let Some(found) = found else {
+                if depth == 0 {
+                    return Err(hidden());
+                }
                 continue;
-            }
+            };
             if rooms.len() == limit || listed == MAX_ROOMS {
                 let more = listed < MAX_ROOMS;
                 let next_batch = more.then(|| request.token(listed));
                 return Ok(Hierarchy { rooms, next_batch });
             }
-            let is_space = overview.room_type.as_deref() == Some("m.space");
-            let children = if is_space {
-                children(&at, number, request.suggested_only).await?
-            } else {
-                Vec::new()
+            let (overview, told) = match &found {
+                Found::Here(_, overview) => (overview, None),
+                Found::Told(overview, told) => (overview, told.as_ref()),
+            };
+            let children = match &found {
+                Found::Here(number, overview) if overview.is_space() => {
+                    children(&at, *number, request.suggested_only).await?
+                }
+                Found::Here(..) | Found::Told(_, None) => Vec::new(),
+                Found::Told(_, Some(told)) => {
+                    let mut children = told.children.clone();
+                    children.retain(|child| child.suggested || !request.suggested_only);
+                    children
+                }
             };
             if request.max_depth.is_none_or(|most| depth < most) {
                 // Reversed, since the last one is taken first.
                 for child in children.iter().rev() {
-                    if seen.insert(child.room.clone()) {
-                        waiting.push((child.room.clone(), depth + 1));
+                    let known = told.and_then(|told| told.known.get(&child.room)).cloned();
+                    let is_hidden = told.is_some_and(|told| told.hidden.contains(&child.room));
+                    let is_here = self.number(&child.room).await?.is_some();
+                    if (is_here || !is_hidden) && seen.insert(child.room.clone()) {
+                        waiting.push(Waiting {
+                            room: child.room.clone(),
+                            depth: depth + 1,
+                            via: child.via.clone(),
+                            known,
+                        });
                     }
                 }
             }
             listed += 1;
             if listed > skip {
-                let children_state = children
-                    .iter()
-                    .map(|child| stripped(&child.event))
-                    .collect::<Result<_, _>>()?;
+                let overview = Arc::clone(overview);
+                let children_state = children.into_iter().map(|child| child.event).collect();
                 rooms.push(Node { overview, children_state });
             }
         }
         Ok(Hierarchy { rooms, next_batch: None })
+    }
+
+    /// A room of the hierarchy, if the user may know of it: as it is here, or as other servers
+    /// describe it.
+    async fn look_up(
+        &self,
+        at: &Snapshot,
+        session: &Session,
+        wanted: Waiting,
+        suggested_only: bool,
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<Option<Found>, RoomError> {
+        let db = self.rooms().db();
+        let Waiting { room, via, known, .. } = wanted;
+        let here = match self.number(&room).await? {
+            Some(number) if self.is_known_now(number).await? => Some(number),
+            _ => None,
+        };
+        let (number, found) = if let Some(number) = here {
+            (Some(number), Found::Here(number, self.of(at, number).await?))
+        } else {
+            let told = match &known {
+                // What is no space names nothing.
+                Some(known) if !known.is_space() => None,
+                _ => {
+                    let via = servers_of(&room, via.into_iter());
+                    elsewhere.room(&room, &via, suggested_only).await
+                }
+            };
+            let overview = told.as_ref().map(|told| Arc::clone(&told.overview)).or(known);
+            let Some(overview) = overview else { return Ok(None) };
+            (db.rooms().find(db, &*room).await?, Found::Told(overview, told))
+        };
+        let (Found::Here(_, overview) | Found::Told(overview, _)) = &found;
+        let may_see = self.may_see(at, overview, number, Some(session.user)).await?;
+        Ok(may_see.then_some(found))
+    }
+
+    /// Whether somebody here is in the room: what is known of it is true now.
+    async fn is_known_now(&self, room: RoomNumber) -> Result<bool, RoomError> {
+        let room = self.rooms().numbered(room).await?;
+        Ok(!room.local_members().is_empty() || self.rooms().other_servers(&room).is_empty())
+    }
+
+    /// A space and the rooms that it names, for another server.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], also if the server may not know of the room.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1hierarchyroomid>
+    pub(crate) async fn hierarchy_for(
+        &self,
+        server: &ServerName,
+        space: &RoomId,
+        suggested_only: bool,
+    ) -> Result<ServedHierarchy, RoomError> {
+        let unknown = || RoomError::UnknownRoom { room: space.to_owned().into() };
+        let at = self.rooms().db().snapshot();
+        let number = self.number(space).await?.ok_or_else(unknown)?;
+        let overview = self.of(&at, number).await?;
+        if !self.is_known_now(number).await?
+            || !self.server_may_see(&overview, number, server).await?
+        {
+            return Err(unknown());
+        }
+        let named = if overview.is_space() {
+            children(&at, number, suggested_only).await?
+        } else {
+            Vec::new()
+        };
+        let (mut known, mut inaccessible_children) = (Vec::new(), Vec::new());
+        for child in named.iter().take(MAX_SERVED) {
+            let Some(number) = self.number(&child.room).await? else { continue };
+            if !self.is_known_now(number).await? {
+                continue;
+            }
+            let overview = self.of(&at, number).await?;
+            if self.server_may_see(&overview, number, server).await? {
+                known.push(overview);
+            } else {
+                inaccessible_children.push(child.room.clone());
+            }
+        }
+        let children_state = named.into_iter().map(|child| child.event).collect();
+        let room = Node { overview, children_state };
+        Ok(ServedHierarchy { room, children: known, inaccessible_children })
     }
 }
 
@@ -161,40 +272,19 @@ impl HierarchyRequest {
 }
 
 /// The children of a space, in the order in which they are shown.
-///
-/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#ordering-of-children-within-a-space>
 async fn children(
     at: &Snapshot,
     space: RoomNumber,
     suggested_only: bool,
 ) -> Result<Vec<Child>, RoomError> {
     let events = state_of_type(at, space, "m.space.child", MAX_CHILDREN).await?;
-    let mut children: Vec<Child> = events
-        .into_iter()
-        .filter_map(|event| {
-            let room = RoomId::parse(event.state_key.as_deref()?).ok()?;
-            let content: ChildContent = serde_json::from_str(event.content()).ok()?;
-            let suggested = content.suggested == Some(true.into());
-            if content.via.is_empty() || (suggested_only && !suggested) {
-                return None;
-            }
-            let order = content.order.as_ref().and_then(|order| order.as_str());
-            let order = order.filter(|order| is_valid_order(order)).map(str::to_owned);
-            Some(Child { room, order, event })
-        })
-        .collect();
-    children.sort_by(|a, b| {
-        // Those with an order first, then the oldest, then by room ID.
-        let key = |child: &Child| {
-            (child.order.is_none(), child.order.clone(), child.event.origin_server_ts)
-        };
-        key(a).cmp(&key(b)).then_with(|| a.room.cmp(&b.room))
-    });
+    let mut children = Vec::with_capacity(events.len());
+    for event in &events {
+        children.extend(Child::parse(stripped(event)?));
+    }
+    children.retain(|child| child.suggested || !suggested_only);
+    elsewhere::sort(&mut children);
     Ok(children)
-}
-
-fn is_valid_order(order: &str) -> bool {
-    order.len() <= MAX_ORDER && order.bytes().all(|byte| (0x20..=0x7E).contains(&byte))
 }
 
 fn stripped(event: &EventRecord) -> Result<Box<RawValue>, RoomError> {

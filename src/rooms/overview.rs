@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use ruma::{OwnedRoomId, RoomId, ServerName};
+use ruma::{
+    OwnedRoomId, RoomId, ServerName,
+    room::{JoinRuleSummary, RoomSummary},
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -58,12 +61,53 @@ pub(crate) struct Overview {
     pub(crate) allowed_room_ids: Vec<OwnedRoomId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) room_type: Option<String>,
-    room_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<String>,
     /// The stream position of the last change of the room's state.
     #[serde(skip)]
     as_of: u64,
+}
+
+impl Overview {
+    /// A room as another server describes it.
+    pub(crate) fn told(summary: RoomSummary) -> Self {
+        let allowed_room_ids = match &summary.join_rule {
+            JoinRuleSummary::Restricted(rule) | JoinRuleSummary::KnockRestricted(rule) => {
+                rule.allowed_room_ids.clone()
+            }
+            _ => Vec::new(),
+        };
+        Self {
+            room_id: summary.room_id,
+            name: summary.name,
+            topic: summary.topic,
+            avatar_url: summary.avatar_url.map(|url| url.to_string()),
+            canonical_alias: summary.canonical_alias.map(|alias| alias.to_string()),
+            num_joined_members: usize::try_from(u64::from(summary.num_joined_members))
+                .unwrap_or(usize::MAX),
+            world_readable: summary.world_readable,
+            guest_can_join: summary.guest_can_join,
+            join_rule: summary.join_rule.as_str().to_owned(),
+            allowed_room_ids,
+            room_type: summary.room_type.map(|kind| kind.to_string()),
+            room_version: summary.room_version.map(|version| version.to_string()),
+            encryption: summary.encryption.map(|algorithm| algorithm.to_string()),
+            as_of: 0,
+        }
+    }
+
+    /// Whether it is a space.
+    pub(super) fn is_space(&self) -> bool {
+        self.room_type.as_deref() == Some("m.space")
+    }
+
+    /// Whether everybody may know of the room.
+    fn is_open(&self) -> bool {
+        self.world_readable
+            || matches!(self.join_rule.as_str(), "public" | "knock" | "knock_restricted")
+    }
 }
 
 /// Overviews, kept until the state of their room changes.
@@ -107,20 +151,23 @@ impl Overviews {
     }
 
     /// Whether a user, or anybody, may know of the room: they are or may come in, or all may read.
+    /// A room that nobody here has heard of has no number.
     pub(super) async fn may_see(
         &self,
         at: &impl Read,
         overview: &Overview,
-        room: RoomNumber,
+        room: Option<RoomNumber>,
         user: Option<UserNumber>,
     ) -> Result<bool, RoomError> {
-        if overview.world_readable
-            || matches!(overview.join_rule.as_str(), "public" | "knock" | "knock_restricted")
-        {
+        if overview.is_open() {
             return Ok(true);
         }
         let Some(user) = user else { return Ok(false) };
-        if let Some(membership) = self.membership(at, user, room).await? {
+        let membership = match room {
+            Some(room) => self.membership(at, user, room).await?,
+            None => None,
+        };
+        if let Some(membership) = membership {
             let known = [Membership::Join, Membership::Invite, Membership::Knock];
             if known.contains(&membership) {
                 return Ok(true);
@@ -138,6 +185,50 @@ impl Overviews {
             }
         }
         Ok(false)
+    }
+
+    /// Whether another server may know of the room: all may, or somebody of it is or may come in.
+    pub(super) async fn server_may_see(
+        &self,
+        overview: &Overview,
+        room: RoomNumber,
+        server: &ServerName,
+    ) -> Result<bool, RoomError> {
+        if overview.is_open() || self.has_member_of(room, server, true).await? {
+            return Ok(true);
+        }
+        if overview.join_rule != "restricted" {
+            return Ok(false);
+        }
+        let db = self.rooms.db();
+        for allowed in overview.allowed_room_ids.iter().take(MAX_ALLOWED) {
+            if let Some(number) = db.rooms().find(db, &**allowed).await?
+                && self.has_member_of(number, server, false).await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether somebody of `server` is in a room, or else is invited.
+    async fn has_member_of(
+        &self,
+        room: RoomNumber,
+        server: &ServerName,
+        or_invited: bool,
+    ) -> Result<bool, RoomError> {
+        let Some(room) = self.rooms.room_if_here(room).await? else { return Ok(false) };
+        if room.servers().iter().any(|other| other == server) {
+            return Ok(true);
+        }
+        if !or_invited {
+            return Ok(false);
+        }
+        let db = self.rooms.db();
+        let invited = self.rooms.members(db, room.number, Membership::Invite).await?;
+        let invited = db.users().names(db, &invited).await?;
+        Ok(invited.iter().any(|user| user.server_name() == server))
     }
 
     /// What the user is to the room.
@@ -215,7 +306,7 @@ async fn load(
         join_rule: text("m.room.join_rules", "join_rule").unwrap_or_else(|| "invite".to_owned()),
         allowed_room_ids,
         room_type: text("m.room.create", "type"),
-        room_version: room.version.to_string(),
+        room_version: Some(room.version.to_string()),
         encryption: text("m.room.encryption", "algorithm"),
         as_of,
     })

@@ -13,6 +13,7 @@ use state_resolution::{EventIx, Scratch, StateMap};
 
 use super::{
     Rooms,
+    auth::Table,
     auth_record::SnapshotNumber,
     error::RoomError,
     ingest::Verdict,
@@ -29,6 +30,8 @@ use crate::storage::{
 
 /// The most events one answer holds.
 const MAX_EVENTS: usize = 100;
+/// By how many members a room without a name is known.
+const MAX_HEROES: usize = 5;
 /// How many events are looked at for one answer.
 const MAX_LOOKED_AT: usize = 1_000;
 
@@ -97,12 +100,49 @@ impl Rooms {
         let map = self.state_map(self.db(), room, states.before).await?;
         let table = room.ledger(self.db()).await?.table.read();
         let state: Vec<EventIx> = map.iter().map(|(_, event)| event).collect();
-        let chain = table.room().auth_chain(&state, &mut Scratch::new());
-        let id = |event: &EventIx| table.room().event_id(*event).try_into().ok();
-        Ok(PeerState {
-            state: state.iter().filter_map(id).collect(),
-            auth_chain: chain.iter().filter_map(id).collect(),
-        })
+        Ok(peer_state(&table, &state, Vec::new()))
+    }
+
+    /// The same without most members, for a server that joins: those remain by whom a room without
+    /// a name is known. The auth chain is without what is in the state, and has what authorizes the
+    /// event itself.
+    ///
+    /// # Errors
+    /// As [`Rooms::state_ids_before`].
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
+    pub(crate) async fn state_ids_without_members(
+        &self,
+        room: &Room,
+        event: &EventId,
+    ) -> Result<PeerState, RoomError> {
+        let (number, record) = self.stored(room, event).await?;
+        let states = self.event_state(self.db(), room.number, number).await?;
+        let map = self.state_map(self.db(), room, states.before).await?;
+        let table = room.ledger(self.db()).await?.table.read();
+        let is_named = ["m.room.name", "m.room.canonical_alias"]
+            .iter()
+            .any(|event_type| table.find(&map, event_type, "").is_some());
+        let mut heroes = if is_named { 0 } else { MAX_HEROES };
+        let mut state: Vec<EventIx> = map.iter().map(|(_, event)| event).collect();
+        state.sort_unstable();
+        state.retain(|at| {
+            let key = table.room().key_of(*at);
+            if key.is_none_or(|key| table.room().key_name(key).0 != "m.room.member") {
+                return true;
+            }
+            let counts =
+                matches!(table.membership(*at), Some(Membership::Join | Membership::Invite));
+            let is_hero = counts && heroes > 0;
+            heroes -= usize::from(is_hero);
+            is_hero
+        });
+        let (_, cited) = stored_references(&record.json);
+        let cited = cited.iter().filter_map(|id| table.room().event(id.as_str())).collect();
+        let mut found = peer_state(&table, &state, cited);
+        let in_state: HashSet<OwnedEventId> = found.state.iter().cloned().collect();
+        found.auth_chain.retain(|id| !in_state.contains(id));
+        Ok(found)
     }
 
     /// What authorizes an event, what authorizes that, and so on; each after what it cites.
@@ -291,5 +331,20 @@ impl Rooms {
             }
         }
         Ok((joined, invited))
+    }
+}
+
+/// These state events with their auth chain, and with `cited` and what authorizes those.
+fn peer_state(table: &Table, state: &[EventIx], cited: Vec<EventIx>) -> PeerState {
+    let mut from = state.to_vec();
+    from.extend(&cited);
+    let mut chain = table.room().auth_chain(&from, &mut Scratch::new());
+    chain.extend(cited);
+    chain.sort_unstable();
+    chain.dedup();
+    let id = |event: &EventIx| table.room().event_id(*event).try_into().ok();
+    PeerState {
+        state: state.iter().filter_map(id).collect(),
+        auth_chain: chain.iter().filter_map(id).collect(),
     }
 }

@@ -1,86 +1,149 @@
 //! Finding rooms: the list of public ones, summaries, spaces.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use ruma::{
-    ServerName, UInt,
-    api::client::{
-        directory::{get_public_rooms, get_public_rooms_filtered},
-        room::get_summary,
-        space::get_hierarchy,
+    RoomAliasId, RoomId, RoomOrAliasId, ServerName, UInt,
+    api::{
+        client::{
+            directory::{get_public_rooms, get_public_rooms_filtered},
+            room::get_summary,
+            space::get_hierarchy,
+        },
+        federation,
     },
-    directory::RoomNetwork,
+    directory::{Filter, RoomNetwork},
 };
 
 use crate::{
     api::{
         error::ApiError,
-        extract::{Client, MaybeClient, Public},
+        extract::{Client, MaybeClient, Public, Ruma, Token},
     },
+    federation::{Federation, exchange::Exchange},
     rooms::{
-        Overviews,
+        Overviews, RoomError,
         directory::{List, ListRequest, Summary},
         hierarchy::{Hierarchy, HierarchyRequest},
     },
+    users::session::{AuthError, Sessions},
 };
 
 fn limit(limit: Option<UInt>) -> Option<usize> {
     limit.map(|limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX))
 }
 
-/// The directories of other servers are not asked.
-fn check_server(overviews: &Overviews, server: Option<&ServerName>) -> Result<(), ApiError> {
-    match server {
-        Some(server) if server != overviews.server_name() => {
-            Err(ApiError::not_found(format!("the room directory of {server} cannot be asked")))
-        }
-        _ => Ok(()),
+/// What a request asks this server's directory for.
+pub(crate) fn list_request(
+    most: Option<UInt>,
+    since: Option<String>,
+    filter: Option<Filter>,
+) -> ListRequest {
+    let filter = filter.unwrap_or_default();
+    let types = filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned));
+    let types: Vec<Option<String>> = types.collect();
+    ListRequest {
+        limit: limit(most),
+        since,
+        term: filter.generic_search_term,
+        types: (!types.is_empty()).then_some(types),
     }
 }
 
 /// `GET /_matrix/client/v3/publicRooms`
+///
+/// Whoever wants another server asked must be known here.
 pub(crate) async fn get_public_rooms(
     State(overviews): State<Overviews>,
-    Public { request, .. }: Public<get_public_rooms::v3::Request>,
-) -> Result<Json<List>, ApiError> {
-    check_server(&overviews, request.server.as_deref())?;
-    let request =
-        ListRequest { limit: limit(request.limit), since: request.since, ..ListRequest::default() };
-    Ok(Json(overviews.public_rooms(&request).await?))
+    State(federation): State<Federation>,
+    State(sessions): State<Sessions>,
+    token: Token,
+    Public { request, caller }: Public<get_public_rooms::v3::Request>,
+) -> Result<Response, ApiError> {
+    let get_public_rooms::v3::Request { limit, since, server, .. } = request;
+    if let Some(server) = server.filter(|server| server != overviews.server_name()) {
+        sessions.authenticate(&token.0.ok_or(AuthError::Missing)?, &caller).await?;
+        let mut wanted = federation::directory::get_public_rooms_filtered::v1::Request::new();
+        (wanted.limit, wanted.since) = (limit, since);
+        return elsewhere(&federation, &server, wanted).await;
+    }
+    Ok(Json(overviews.public_rooms(&list_request(limit, since, None)).await?).into_response())
 }
 
 /// `POST /_matrix/client/v3/publicRooms`
 pub(crate) async fn get_public_rooms_filtered(
     State(overviews): State<Overviews>,
+    State(federation): State<Federation>,
     Client { request, .. }: Client<get_public_rooms_filtered::v3::Request>,
-) -> Result<Json<List>, ApiError> {
-    check_server(&overviews, request.server.as_deref())?;
-    if let RoomNetwork::ThirdParty(_) = request.room_network {
-        // The rooms of this directory are of Matrix's own network.
-        return Ok(Json(List::default()));
+) -> Result<Response, ApiError> {
+    let get_public_rooms_filtered::v3::Request {
+        limit, since, server, filter, room_network, ..
+    } = request;
+    if let Some(server) = server.filter(|server| server != overviews.server_name()) {
+        let mut wanted = federation::directory::get_public_rooms_filtered::v1::Request::new();
+        (wanted.limit, wanted.since) = (limit, since);
+        (wanted.filter, wanted.room_network) = (filter, room_network);
+        return elsewhere(&federation, &server, wanted).await;
     }
-    let types = request.filter.room_types;
-    let types = types.iter().map(|kind| kind.as_str().map(str::to_owned)).collect::<Vec<_>>();
-    let request = ListRequest {
-        limit: limit(request.limit),
-        since: request.since,
-        term: request.filter.generic_search_term,
-        types: (!types.is_empty()).then_some(types),
-    };
-    Ok(Json(overviews.public_rooms(&request).await?))
+    if let RoomNetwork::ThirdParty(_) = room_network {
+        // The rooms of this directory are of Matrix's own network.
+        return Ok(Json(List::default()).into_response());
+    }
+    let wanted = list_request(limit, since, Some(filter));
+    Ok(Json(overviews.public_rooms(&wanted).await?).into_response())
+}
+
+/// A page of another server's directory.
+async fn elsewhere(
+    federation: &Federation,
+    server: &ServerName,
+    request: federation::directory::get_public_rooms_filtered::v1::Request,
+) -> Result<Response, ApiError> {
+    let answer = federation.public_rooms(server, request).await?;
+    let mut response = get_public_rooms_filtered::v3::Response::new();
+    response.chunk = answer.chunk;
+    response.next_batch = answer.next_batch;
+    response.prev_batch = answer.prev_batch;
+    response.total_room_count_estimate = answer.total_room_count_estimate;
+    Ok(Ruma(response).into_response())
 }
 
 /// `GET /_matrix/client/v1/room_summary/{roomIdOrAlias}`
+///
+/// Other servers are asked for whoever is known here.
 pub(crate) async fn get_summary(
     State(overviews): State<Overviews>,
+    State(exchange): State<Exchange>,
     MaybeClient { session, request, .. }: MaybeClient<get_summary::v1::Request>,
 ) -> Result<Json<Summary>, ApiError> {
     let id = &request.room_id_or_alias;
-    Ok(Json(overviews.summary(session.as_ref(), id, &request.via).await?))
+    let here = overviews.summary(session.as_ref(), id, &request.via).await;
+    let (Err(RoomError::RemoteRoom { .. }), Some(session)) = (&here, &session) else {
+        return Ok(Json(here?));
+    };
+    let (room_id, via) = match <&RoomAliasId>::try_from(&**id) {
+        Ok(alias) => exchange.federation().resolve_alias(alias).await?,
+        Err(_) => {
+            (<&RoomId>::try_from(&**id).map_err(ApiError::invalid_param)?.to_owned(), request.via)
+        }
+    };
+    // What an alias of another server leads to may be here.
+    let here: &RoomOrAliasId = (&*room_id).into();
+    match overviews.summary(Some(session), here, &via).await {
+        Err(RoomError::RemoteRoom { .. } | RoomError::UnknownRoom { .. }) => {}
+        found => return Ok(Json(found?)),
+    }
+    let asking = exchange.elsewhere();
+    Ok(Json(overviews.summary_elsewhere(session, &room_id, &via, &asking).await?))
 }
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/hierarchy`
 pub(crate) async fn get_hierarchy(
     State(overviews): State<Overviews>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<get_hierarchy::v1::Request>,
 ) -> Result<Json<Hierarchy>, ApiError> {
     if request.limit == Some(UInt::MIN) {
@@ -92,5 +155,6 @@ pub(crate) async fn get_hierarchy(
         max_depth: request.max_depth.map(u64::from),
         suggested_only: request.suggested_only,
     };
-    Ok(Json(overviews.hierarchy(&session, &request.room_id, &wanted).await?))
+    let asking = exchange.elsewhere();
+    Ok(Json(overviews.hierarchy(&session, &request.room_id, &wanted, &asking).await?))
 }

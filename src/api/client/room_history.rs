@@ -75,11 +75,12 @@ pub(crate) async fn get_members(
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event`
 pub(crate) async fn get_event_by_timestamp(
-    State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
     Client { session, request, .. }: Client<get_event_by_timestamp::v1::Request>,
 ) -> Result<Ruma<get_event_by_timestamp::v1::Response>, ApiError> {
     let ts_ms = u64::from(request.ts.get());
-    let (event_id, ts_ms) = rooms.event_at(&session, &request.room_id, ts_ms, request.dir).await?;
+    let (event_id, ts_ms) =
+        exchange.event_at(&session, &request.room_id, ts_ms, request.dir).await?;
     let ts = MilliSecondsSinceUnixEpoch(UInt::try_from(ts_ms).unwrap_or(UInt::MAX));
     Ok(Ruma(get_event_by_timestamp::v1::Response::new(event_id, ts)))
 }

@@ -5,11 +5,14 @@
 
 use axum::extract::State;
 use ruma::{
-    CanonicalJsonObject,
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, UInt,
     api::federation::{
         authorization::get_event_authorization,
         backfill::get_backfill,
-        event::{get_event, get_missing_events, get_room_state, get_room_state_ids},
+        event::{
+            get_event, get_event_by_timestamp, get_missing_events, get_room_state,
+            get_room_state_ids,
+        },
     },
     canonical_json::redact,
 };
@@ -108,6 +111,18 @@ pub(crate) async fn get_missing_events(
     let mut response = get_missing_events::v1::Response::default();
     response.events = shown(&rooms, &room, &origin, found).await?;
     Ok(Ruma(response))
+}
+
+/// `GET /_matrix/federation/v1/timestamp_to_event/{roomId}`
+pub(crate) async fn get_event_by_timestamp(
+    State(rooms): State<Rooms>,
+    Server { origin, request, .. }: Server<get_event_by_timestamp::v1::Request>,
+) -> Result<Ruma<get_event_by_timestamp::v1::Response>, ApiError> {
+    let room = rooms.room_with(&request.room_id, &origin).await?;
+    let ts_ms = u64::from(request.ts.get());
+    let (event_id, ts_ms) = rooms.event_at_for(&origin, &room, ts_ms, request.dir).await?;
+    let ts = MilliSecondsSinceUnixEpoch(UInt::try_from(ts_ms).unwrap_or(UInt::MAX));
+    Ok(Ruma(get_event_by_timestamp::v1::Response::new(event_id, ts)))
 }
 
 fn limit_of(limit: ruma::UInt) -> usize {

@@ -1,17 +1,23 @@
 //! Users of other servers coming in and going, and invitations from there.
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use ruma::{
-    CanonicalJsonObject, OwnedServerName, RoomId, RoomVersionId, UserId,
+    CanonicalJsonObject, EventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
     api::{
         error::{ErrorKind, IncompatibleRoomVersionErrorData},
         federation::membership::{
-            RawStrippedState, create_invite, create_join_event, create_knock_event,
-            create_leave_event, prepare_join_event, prepare_knock_event, prepare_leave_event,
+            RawStrippedState, create_invite,
+            create_join_event::{self, v2::RoomState},
+            create_knock_event, create_leave_event, prepare_join_event, prepare_knock_event,
+            prepare_leave_event,
         },
     },
 };
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Deserialize;
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::{
     api::{
@@ -93,15 +99,49 @@ pub(crate) async fn send_join(
     State(exchange): State<Exchange>,
     Server { origin, request, .. }: Server<create_join_event::v2::Request>,
 ) -> Result<Ruma<create_join_event::v2::Response>, ApiError> {
-    let create_join_event::v2::Request { room_id, event_id, pdu, .. } = request;
+    Ok(Ruma(create_join_event::v2::Response::new(
+        admit(&rooms, &exchange, &origin, request).await?,
+    )))
+}
+
+/// `PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}`
+///
+/// Old servers expect the status in the body, too.
+pub(crate) async fn send_join_v1(
+    State(rooms): State<Rooms>,
+    State(exchange): State<Exchange>,
+    Server { origin, request, .. }: Server<create_join_event::v2::Request>,
+) -> Result<Json<(u16, RoomState)>, ApiError> {
+    Ok(Json((200, admit(&rooms, &exchange, &origin, request).await?)))
+}
+
+/// Takes a join in; the state before it.
+async fn admit(
+    rooms: &Rooms,
+    exchange: &Exchange,
+    origin: &ServerName,
+    request: create_join_event::v2::Request,
+) -> Result<RoomState, ApiError> {
+    let create_join_event::v2::Request { room_id, event_id, pdu, omit_members, .. } = request;
+    let servers = match rooms.room(&room_id).await {
+        Ok(room) if omit_members => Some(room.servers()),
+        _ => None,
+    };
     let (room, event) =
-        exchange.take_member_event(&origin, &room_id, &event_id, &pdu, Membership::Join).await?;
-    let before = rooms.state_ids_before(&room, &event_id).await?;
-    let mut state = create_join_event::v2::RoomState::new();
+        exchange.take_member_event(origin, &room_id, &event_id, &pdu, Membership::Join).await?;
+    let before = if omit_members {
+        rooms.state_ids_without_members(&room, &event_id).await?
+    } else {
+        rooms.state_ids_before(&room, &event_id).await?
+    };
+    let mut state = RoomState::new();
     state.auth_chain = rooms.pdus(&room, &before.auth_chain).await?;
     state.state = rooms.pdus(&room, &before.state).await?;
     state.event = Some(event);
-    Ok(Ruma(create_join_event::v2::Response::new(state)))
+    state.members_omitted = omit_members;
+    state.servers_in_room =
+        servers.map(|servers| servers.into_iter().map(|server| server.to_string()).collect());
+    Ok(state)
 }
 
 /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
@@ -112,6 +152,15 @@ pub(crate) async fn send_leave(
     let create_leave_event::v2::Request { room_id, event_id, pdu, .. } = request;
     exchange.take_member_event(&origin, &room_id, &event_id, &pdu, Membership::Leave).await?;
     Ok(Ruma(create_leave_event::v2::Response::new()))
+}
+
+/// `PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}`
+pub(crate) async fn send_leave_v1(
+    exchange: State<Exchange>,
+    request: Server<create_leave_event::v2::Request>,
+) -> Result<Json<(u16, Value)>, ApiError> {
+    send_leave(exchange, request).await?;
+    Ok(Json((200, json!({}))))
 }
 
 /// `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`
@@ -145,16 +194,55 @@ pub(crate) async fn invite(
     if !SUPPORTED_VERSIONS.contains(&room_version) {
         return Err(incompatible(&room_version));
     }
-    let target = invited(&event)?;
+    let known: Vec<Box<RawValue>> =
+        invite_room_state.iter().filter_map(|event| to_raw_value(event).ok()).collect();
+    let room = (&*room_id, &room_version);
+    let signed =
+        be_invited(&accounts, &exchange, &origin, room, (&event_id, &event), &known).await?;
+    Ok(Ruma(create_invite::v2::Response::new(signed)))
+}
+
+/// `PUT /_matrix/federation/v1/invite/{roomId}/{eventId}`
+///
+/// The body is the event alone, of a room of version 1 or 2: these look the same.
+pub(crate) async fn invite_v1(
+    State(accounts): State<Accounts>,
+    State(exchange): State<Exchange>,
+    Server { origin, request, .. }: Server<create_leave_event::v2::Request>,
+) -> Result<Json<(u16, Value)>, ApiError> {
+    #[derive(Default, Deserialize)]
+    struct Unsigned {
+        #[serde(default)]
+        invite_room_state: Vec<Box<RawValue>>,
+    }
+    #[derive(Deserialize)]
+    struct Event {
+        #[serde(default)]
+        unsigned: Unsigned,
+    }
+    let create_leave_event::v2::Request { room_id, event_id, pdu, .. } = request;
+    let event: Event = serde_json::from_str(pdu.get()).map_err(ApiError::bad_json)?;
+    let known = event.unsigned.invite_room_state;
+    let room = (&*room_id, &RoomVersionId::V1);
+    let signed = be_invited(&accounts, &exchange, &origin, room, (&event_id, &pdu), &known).await?;
+    Ok(Json((200, json!({ "event": signed }))))
+}
+
+/// Takes the invitation of a user who is here; the event with this server's signature.
+async fn be_invited(
+    accounts: &Accounts,
+    exchange: &Exchange,
+    origin: &ServerName,
+    room: (&RoomId, &RoomVersionId),
+    (event_id, event): (&EventId, &RawValue),
+    known: &[Box<RawValue>],
+) -> Result<Box<RawValue>, ApiError> {
+    let target = invited(event)?;
     let found = accounts.find(&target).await?;
     if found.is_none_or(|(_, account)| account.deactivated) {
         return Err(ApiError::forbidden("There is no such user here"));
     }
-    let known: Vec<Box<RawValue>> =
-        invite_room_state.iter().filter_map(|event| to_raw_value(event).ok()).collect();
-    let signed =
-        exchange.take_invite(&origin, (&room_id, &room_version), &event_id, &event, &known).await?;
-    Ok(Ruma(create_invite::v2::Response::new(signed)))
+    Ok(exchange.take_invite(origin, room, event_id, event, known).await?)
 }
 
 /// Whom an event invites.

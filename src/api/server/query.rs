@@ -3,7 +3,12 @@
 use axum::extract::State;
 use ruma::{
     OwnedServerName,
-    api::federation::query::{get_profile_information, get_room_information},
+    api::{
+        error::ErrorKind,
+        federation::query::{
+            get_custom_information, get_profile_information, get_room_information,
+        },
+    },
     profile::ProfileFieldName,
 };
 
@@ -16,6 +21,9 @@ use crate::{
     rooms::Rooms,
     users::{Accounts, Profiles},
 };
+
+/// How many servers in a room are named besides this one.
+const MAX_SERVERS: usize = 50;
 
 /// `GET /_matrix/federation/v1/query/profile`
 pub(crate) async fn get_profile_information(
@@ -39,6 +47,17 @@ pub(crate) async fn get_room_information(
     Server { request, .. }: Server<get_room_information::v1::Request>,
 ) -> Result<Ruma<get_room_information::v1::Response>, ApiError> {
     let room_id = rooms.resolve(&request.room_alias).await?;
-    let servers: Vec<OwnedServerName> = vec![rooms.server_name().to_owned()];
+    let room = rooms.room(&room_id).await?;
+    // This one first: it knows the room for sure.
+    let mut servers: Vec<OwnedServerName> = vec![rooms.server_name().to_owned()];
+    servers.extend(rooms.other_servers(&room).into_iter().take(MAX_SERVERS));
     Ok(Ruma(get_room_information::v1::Response::new(room_id, servers)))
+}
+
+/// `GET /_matrix/federation/v1/query/{queryType}`
+pub(crate) async fn get_custom_information(
+    Server { request, .. }: Server<get_custom_information::v1::Request>,
+) -> ApiError {
+    let why = format!("There is no query {:?}", request.query_type);
+    ApiError::new(ErrorKind::Unrecognized, why)
 }

@@ -15,7 +15,11 @@ use futures::{
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedEventId, OwnedServerName, RoomId, ServerName, api::federation::backfill::get_backfill,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
+    api::{
+        Direction,
+        federation::{backfill::get_backfill, event::get_event_by_timestamp},
+    },
     uint,
 };
 use tokio::{sync::Semaphore, time::Instant};
@@ -122,6 +126,75 @@ impl Exchange {
         }
         page.end = page.end.or(page.edge);
         Ok(page)
+    }
+
+    /// The event closest to a time as [`crate::rooms::Rooms::event_at`] finds it; where what is here
+    /// does not go back so far, what other servers have is fetched, so far as one request may. Where
+    /// that does not suffice, it is what another server in the room says.
+    ///
+    /// # Errors
+    /// As [`crate::rooms::Rooms::event_at`]; never because of another server.
+    pub(crate) async fn event_at(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+        ts_ms: u64,
+        direction: Direction,
+    ) -> Result<(OwnedEventId, u64), RoomError> {
+        let until = Instant::now() + PATIENCE;
+        let mut earlier = Earlier::Here;
+        for _ in 0..MAX_FETCHES {
+            let here = self.rooms.event_at(session, room_id, ts_ms, direction).await;
+            let is_sure = match (&here, direction) {
+                (Err(RoomError::NoEventThen), Direction::Backward) => false,
+                // What lies before may be closer, unless this is not the first that is here.
+                (Ok((_, at_ms)), Direction::Forward) => {
+                    let before = at_ms.saturating_sub(1);
+                    let backward = Direction::Backward;
+                    self.rooms.event_at(session, room_id, before, backward).await.is_ok()
+                }
+                _ => true,
+            };
+            if is_sure || earlier != Earlier::Here {
+                if here.is_err() && earlier == Earlier::NotNow {
+                    return self.event_elsewhere(room_id, ts_ms, direction, until).await;
+                }
+                return here;
+            }
+            earlier = self.fetch_earlier(room_id, until).await?;
+        }
+        match self.rooms.event_at(session, room_id, ts_ms, direction).await {
+            Err(RoomError::NoEventThen) => {
+                self.event_elsewhere(room_id, ts_ms, direction, until).await
+            }
+            here => here,
+        }
+    }
+
+    /// What other servers in the room say.
+    async fn event_elsewhere(
+        &self,
+        room_id: &RoomId,
+        ts_ms: u64,
+        direction: Direction,
+        until: Instant,
+    ) -> Result<(OwnedEventId, u64), RoomError> {
+        let room = self.rooms.room(room_id).await?;
+        let ts = UInt::try_from(ts_ms).unwrap_or(UInt::MAX);
+        let ts = MilliSecondsSinceUnixEpoch(ts);
+        for server in self.rooms.other_servers(&room).iter().take(MAX_SERVERS) {
+            let room_id = room_id.to_owned();
+            let request = get_event_by_timestamp::v1::Request::new(room_id, ts, direction);
+            let answer = self.federation.ask(server, request, EVENTS);
+            match tokio::time::timeout_at(until, answer).await {
+                Ok(Ok(answer)) => {
+                    return Ok((answer.event_id, answer.origin_server_ts.0.into()));
+                }
+                Ok(Err(error)) => tracing::debug!(%server, %error, "no event at a time"),
+                Err(_) => break,
+            }
+        }
+        Err(RoomError::NoEventThen)
     }
 
     /// Fetches what lies before the beginning of what is here of a room, or waits until who does so

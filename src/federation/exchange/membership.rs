@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use federation::Limits;
 use ruma::{
-    CanonicalJsonObject, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, RoomVersionId, ServerName,
+    UserId,
     api::federation::membership::{
         RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
         prepare_join_event, prepare_knock_event, prepare_leave_event,
@@ -196,9 +197,9 @@ impl Exchange {
         }
         let rules = rules_of(&version)?;
         let nowhere = CanonicalJsonObject::from([
-            ("auth_events".to_owned(), ruma::CanonicalJsonValue::Array(Vec::new())),
-            ("prev_events".to_owned(), ruma::CanonicalJsonValue::Array(Vec::new())),
-            ("depth".to_owned(), ruma::CanonicalJsonValue::Integer(ruma::int!(1))),
+            ("auth_events".to_owned(), CanonicalJsonValue::Array(Vec::new())),
+            ("prev_events".to_owned(), CanonicalJsonValue::Array(Vec::new())),
+            ("depth".to_owned(), CanonicalJsonValue::Integer(ruma::int!(1))),
         ]);
         let (leave, _) = self.rooms.sign_member(nowhere, &rules, room_id, user, content)?;
         Ok(self.rooms.record_outside(&version, &leave, &[]).await?)
@@ -241,13 +242,29 @@ impl Exchange {
         is_direct: bool,
     ) -> Result<(), ExchangeError> {
         let room = self.rooms.room(room_id).await?;
+        let extra = is_direct.then(|| ("is_direct".to_owned(), true.into()));
+        self.invite_with(sender, target, &room, reason, extra).await
+    }
+
+    /// Invites a user of this server or another, with something more in the event's content.
+    pub(super) async fn invite_with(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room: &Arc<Room>,
+        reason: Option<&str>,
+        extra: impl IntoIterator<Item = (String, CanonicalJsonValue)>,
+    ) -> Result<(), ExchangeError> {
+        self.rooms.check_invite(sender, target).await?;
         let number = self.rooms.user_number(target).await?;
         let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
-        if is_direct {
-            content.insert("is_direct".to_owned(), true.into());
+        content.extend(extra);
+        let (invite, object) = self.rooms.signed_invite(room, sender, target, content).await?;
+        let server = target.server_name();
+        if server == self.rooms.server_name() {
+            return Ok(self.admit(room, &invite).await?);
         }
-        let (invite, object) = self.rooms.signed_invite(&room, sender, target, content).await?;
-        let known = self.rooms.first_look(&room).await?;
+        let known = self.rooms.first_look(room).await?;
         let request = create_invite::v2::Request::new(
             room.id.clone(),
             invite.event_id().to_owned(),
@@ -255,15 +272,13 @@ impl Exchange {
             raw(&object)?,
             known.into_iter().map(RawStrippedState::Pdu).collect(),
         );
-        let server = target.server_name();
         let answer = self.federation.ask(server, request, SMALL).await?;
         let signed = self.federation.verify(answer.event.get(), &room.rules, Some(server)).await;
         let signed = match signed {
             Ok(signed) if signed.event_id() == invite.event_id() => signed,
             _ => return Err(bad("the invitation came back as something else").into()),
         };
-        self.admit(&room, &signed).await?;
-        Ok(())
+        Ok(self.admit(room, &signed).await?)
     }
 
     /// Takes an event in that others are to get from this server.

@@ -6,6 +6,8 @@ mod gaps;
 mod inbound;
 mod membership;
 mod outbound;
+mod spaces;
+mod third_party;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use tokio::sync::Semaphore;
 pub(crate) use inbound::{ReceivedTransaction, StagedPdu};
 pub(crate) use membership::ExchangeError;
 pub(crate) use outbound::Waiting;
+pub(crate) use third_party::ThirdPartyInvite;
 
 use super::Federation;
 use crate::{
@@ -48,6 +51,7 @@ struct Shared {
     working: Semaphore,
     senders: outbound::Senders,
     backfills: backfill::Backfills,
+    spaces: spaces::KnownSpaces,
 }
 
 impl Exchange {
@@ -65,6 +69,7 @@ impl Exchange {
             working: Semaphore::new(ROOMS_AT_ONCE),
             senders: outbound::Senders::default(),
             backfills: backfill::Backfills::default(),
+            spaces: spaces::known_spaces(),
         };
         Self { federation, rooms, typing, receipts, db, clock, shared: Arc::new(shared) }
     }

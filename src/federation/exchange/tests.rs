@@ -1,6 +1,8 @@
 //! Rooms on several servers: joins, messages both ways, and what hostile servers try.
 
 mod backfill;
+mod elsewhere;
+mod endpoints;
 
 use std::{sync::Arc, time::Duration};
 
