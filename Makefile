@@ -2,7 +2,7 @@
 # install what is missing. What they compile is kept in $MYELIN_CACHE, by default
 # ~/.cache/myelin, and used again by every clone.
 
-.PHONY: run test test-long lint
+.PHONY: run test test-long bench lint
 
 # ARGS are given to the server: make run ARGS="--config myelin.toml"
 run:
@@ -16,6 +16,10 @@ test:
 test-long:
 	@bash scripts/test.sh -- --include-ignored
 	@bash scripts/measure.sh
+
+# Speed beside Synapse, and plots. ARGS are given to myelin-bench: make bench ARGS="--scale quick"
+bench:
+	@bash scripts/bench.sh $(ARGS)
 
 # Format, lints, documentation, licences, spelling.
 lint:
