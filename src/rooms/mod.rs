@@ -2,12 +2,14 @@
 
 mod acl;
 mod aliases;
+mod append;
 pub(crate) mod auth;
 pub(crate) mod auth_record;
 pub(crate) mod backfill;
 mod closed_accounts;
 mod commit;
 mod create;
+mod current;
 pub(crate) mod directory;
 mod elsewhere;
 pub(crate) mod error;

@@ -72,6 +72,26 @@ impl RoomWriter {
         }
     }
 
+    /// Replaces a stored event by its redacted form.
+    ///
+    /// # Errors
+    /// [`RoomError::Corrupt`] if what is stored is no event.
+    pub(super) fn redact(
+        &mut self,
+        target: EventNumber,
+        record: EventRecord,
+        by: EventNumber,
+    ) -> Result<(), RoomError> {
+        super::indexes::redacted(&mut self.batch, self.room.number, &record);
+        let redacted = redacted(record, by, &self.room.rules)?;
+        if redacted.is_state() {
+            let event = StateEvent::stored(&redacted)?;
+            self.graph.events.insert(target, Arc::new(event));
+        }
+        EVENTS.put(&mut self.batch, &(self.room.number, target), &redacted);
+        Ok(())
+    }
+
     /// An event that comes in as it is after a redaction that came before it, if there was one that
     /// may be: of a sender with the power to redact, or of the server of the event's own sender.
     pub(super) async fn redacted_before(
