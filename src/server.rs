@@ -172,10 +172,11 @@ impl Server {
             random,
             key,
             member_profiles(&profiles),
-            config.memory.for_rooms(),
+            config.into(),
         );
         tokio::spawn(rooms.clone().run_profile_updates());
         tokio::spawn(rooms.clone().run_closed_accounts());
+        tokio::spawn(rooms.clone().run_search_upkeep());
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
         let keys = Keys::new(db.clone(), &config.server_name);

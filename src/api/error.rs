@@ -172,7 +172,9 @@ impl From<RoomError> for ApiError {
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
             RoomError::InviteBlocked { .. } => ErrorKind::InviteBlocked,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
-            RoomError::NotLeft { .. } | RoomError::BadThread => ErrorKind::Unknown,
+            RoomError::NotLeft { .. } | RoomError::BadThread | RoomError::SearchDisabled => {
+                ErrorKind::Unknown
+            }
             RoomError::BadState { .. } => ErrorKind::BadState,
             RoomError::InvalidRoomState { .. } => ErrorKind::InvalidRoomState,
             RoomError::UnsupportedRoomVersion { .. } => ErrorKind::UnsupportedRoomVersion,

@@ -187,8 +187,8 @@ fn servers(routes: Routes) -> Routes {
 fn rooms(routes: Routes) -> Routes {
     use ruma::api::client::{
         alias, context, directory, knock, membership, message, read_marker, receipt, redact,
-        relations as rel, reporting as rep, room, space, state, sync, threads, typing as ty,
-        user_directory,
+        relations as rel, reporting as rep, room, search, space, state, sync, threads,
+        typing as ty, user_directory,
     };
     routes
         .add::<room::create_room::v3::Request, _, _>(create_room::create_room)
@@ -242,6 +242,7 @@ fn rooms(routes: Routes) -> Routes {
             relations::get_relating_events_with_rel_type_and_event_type,
         )
         .add::<threads::get_threads::v1::Request, _, _>(relations::get_threads)
+        .add::<search::search_events::v3::Request, _, _>(client::search::search_events)
         .add::<alias::create_alias::v3::Request, _, _>(room_aliases::put_alias)
         .add::<alias::get_alias::v3::Request, _, _>(room_aliases::resolve_alias)
         .add::<alias::delete_alias::v3::Request, _, _>(room_aliases::remove_alias)

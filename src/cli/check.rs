@@ -47,8 +47,7 @@ pub(super) fn check_rooms(path: Option<&Path>) -> Result<(), Box<dyn Error>> {
         let key = ServerKey::load(&db, &random, &config.server_name).await?;
         // Nobody's profile is looked up: nothing is written.
         let profiles = Box::new(|_| Box::pin(async { Ok(Profile::default()) }) as _);
-        let memory_bytes = config.memory.for_rooms();
-        let rooms = Rooms::new(db.clone(), Clock::System, random, key, profiles, memory_bytes);
+        let rooms = Rooms::new(db.clone(), Clock::System, random, key, profiles, (&config).into());
         let mut unsound = 0;
         let all = rooms.all_rooms().await?;
         for id in &all {

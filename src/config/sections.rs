@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) previews: Previews,
     pub(crate) password: Password,
     pub(crate) receipts: Receipts,
+    pub(crate) search: Search,
     pub(crate) presence: Presence,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
@@ -56,6 +57,7 @@ impl Default for Config {
             previews: Previews::default(),
             password: Password::default(),
             receipts: Receipts::default(),
+            search: Search::default(),
             presence: Presence::default(),
             metrics: Metrics::default(),
             memory: Memory::default(),
@@ -382,6 +384,19 @@ pub(crate) struct Receipts {
 impl Default for Receipts {
     fn default() -> Self {
         Self { delivered: true, delivered_max_members: 50 }
+    }
+}
+
+/// Finding messages by their words.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Search {
+    pub(crate) enabled: bool,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 

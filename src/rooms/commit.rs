@@ -113,7 +113,8 @@ impl RoomWriter {
         EVENT_IDS.put(batch, &record.event_id, &(room, number));
         if shown != Shown::Nowhere {
             TIMELINE.put(batch, &(room, record.timeline_key()), &number);
-            super::indexes::added(batch, room, record.timeline_key(), number, &record);
+            let searchable = self.rooms.settings().search.enabled;
+            super::indexes::added(batch, room, record.timeline_key(), number, &record, searchable);
         }
         if let Some(transaction) = transaction {
             TRANSACTIONS.require_absent(batch, &transaction.key());

@@ -39,6 +39,9 @@ pub(crate) enum RoomError {
     /// No state event has that type and state key. (`M_NOT_FOUND`, 404)
     #[error("the room has no state of this type and state key")]
     NoSuchState,
+    /// The operator switched searching off. (`M_UNKNOWN`, 400)
+    #[error("this server does not search")]
+    SearchDisabled,
     /// Nobody gave the alias to a room. (`M_NOT_FOUND`, 404)
     #[error("the alias {alias} leads nowhere")]
     UnknownAlias {

@@ -43,7 +43,14 @@ impl Peer {
         let server_name = <&ServerName>::try_from(name).unwrap();
         let key = ServerKey::load(&db, &random, server_name).await.unwrap();
         let profiles = Box::new(|_| Box::pin(async { Ok(super::Profile::default()) }) as _);
-        let rooms = Rooms::new(db.clone(), clock.clone(), random, key, profiles, 64 << 20);
+        let rooms = Rooms::new(
+            db.clone(),
+            clock.clone(),
+            random,
+            key,
+            profiles,
+            super::Settings::default(),
+        );
         Self { name: name.to_owned(), db, clock, rooms }
     }
 

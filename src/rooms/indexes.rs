@@ -3,25 +3,31 @@
 use super::{
     people,
     record::{EventNumber, EventRecord},
-    relations, timestamps,
+    relations, search, timestamps,
 };
 use crate::storage::{Batch, intern::RoomNumber};
 
-/// Queues the rows that lead to an event which comes into the timeline at `key`.
+/// Queues the rows that lead to an event which comes into the timeline at `key`; those of its words
+/// if it is `searchable`.
 pub(super) fn added(
     batch: &mut Batch,
     room: RoomNumber,
     key: i64,
     number: EventNumber,
     record: &EventRecord,
+    searchable: bool,
 ) {
     relations::index(batch, room, key, number, record);
     timestamps::index(batch, room, number, record);
     people::index(batch, record);
+    if searchable {
+        search::index(batch, room, key, number, record);
+    }
 }
 
 /// Queues the deletion of the rows that lead to an event which is redacted; `record` is what it was
 /// before.
 pub(super) fn redacted(batch: &mut Batch, room: RoomNumber, record: &EventRecord) {
     relations::forget(batch, room, record.timeline_key(), record);
+    search::forget(batch, room, record);
 }

@@ -36,8 +36,10 @@ pub(crate) mod remote;
 pub(crate) mod replay;
 pub(crate) mod reports;
 mod room;
+mod search;
 mod send;
 pub(crate) mod serve;
+mod settings;
 mod show;
 mod standing;
 mod state;
@@ -73,6 +75,10 @@ pub(crate) use overview::{Overview, Overviews};
 pub(crate) use profile::Profile;
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
 pub(crate) use room::Room;
+pub(crate) use search::{
+    Around, Field, Found, Group, Hit, Order, Place, SearchRequest, Surroundings,
+};
+pub(crate) use settings::Settings;
 pub(crate) use show::Viewer;
 pub(crate) use timeline::{Boundary, Page, PageRequest};
 pub(crate) use visibility::Visibility;
@@ -114,6 +120,7 @@ struct Shared {
     random: Random,
     key: ServerKey,
     profiles: Profiles,
+    settings: Settings,
     loaded: Kept,
     last_positions: Cache<RoomNumber, u64>,
     states: States,
@@ -124,22 +131,23 @@ struct Shared {
 }
 
 impl Rooms {
-    /// The rooms in `db`, whose events this server signs with `key`. What is kept of them in memory
-    /// takes `memory_bytes`, about half of it for rooms and half for states.
+    /// The rooms in `db`, whose events this server signs with `key`.
     pub(crate) fn new(
         db: Db,
         clock: Clock,
         random: Random,
         key: ServerKey,
         profiles: Profiles,
-        memory_bytes: u64,
+        settings: Settings,
     ) -> Self {
+        let memory_bytes = settings.memory_bytes;
         let shared = Shared {
             db,
             clock,
             random,
             key,
             profiles,
+            settings,
             loaded: Kept::new(memory_bytes / 2),
             last_positions: Cache::new(MAX_LAST_POSITIONS),
             states: States::new(memory_bytes / 2),
@@ -157,6 +165,10 @@ impl Rooms {
 
     fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     fn key(&self) -> &ServerKey {

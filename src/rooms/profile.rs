@@ -1,6 +1,7 @@
 //! Names and pictures in member events, and telling rooms when they change.
 
 use ruma::{CanonicalJsonObject, OwnedMxcUri, UserId};
+use serde::Deserialize;
 
 use super::{Rooms, error::RoomError, event::Draft, record::Membership, writer::Sender};
 use crate::storage::{
@@ -15,12 +16,20 @@ const STEP: usize = 100;
 const REST: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What member events say about a user.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
 pub(crate) struct Profile {
     /// `displayname`
     pub(crate) displayname: Option<String>,
     /// `avatar_url`
     pub(crate) avatar_url: Option<OwnedMxcUri>,
+}
+
+impl Profile {
+    /// What the content of a member event says. Names that are no strings are none.
+    pub(super) fn in_content(content: &str) -> Self {
+        serde_json::from_str(content).unwrap_or_default()
+    }
 }
 
 impl Rooms {

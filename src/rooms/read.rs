@@ -311,13 +311,6 @@ impl Rooms {
         session: &Session,
         room_id: &RoomId,
     ) -> Result<Vec<(OwnedUserId, Profile)>, RoomError> {
-        #[derive(serde::Deserialize)]
-        struct Content {
-            #[serde(default)]
-            displayname: Option<String>,
-            #[serde(default)]
-            avatar_url: Option<ruma::OwnedMxcUri>,
-        }
         let (room, at, visibility, position) = self.open(session, room_id).await?;
         if visibility.membership() != Some(Membership::Join) {
             return Err(RoomError::NotInRoom { room: room.id.clone() });
@@ -328,13 +321,7 @@ impl Rooms {
             let key = event.state_key.as_deref().unwrap_or_default();
             let Ok(user) = ruma::UserId::parse(key) else { continue };
             if membership_in(event.content()) == Some(Membership::Join) {
-                // Names that are no strings are none.
-                let content: Option<Content> = serde_json::from_str(event.content()).ok();
-                let profile = content.map_or_else(Profile::default, |content| Profile {
-                    displayname: content.displayname,
-                    avatar_url: content.avatar_url,
-                });
-                members.push((user, profile));
+                members.push((user, Profile::in_content(event.content())));
             }
         }
         Ok(members)

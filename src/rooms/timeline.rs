@@ -111,8 +111,8 @@ pub(crate) struct Context {
 
 /// Events with their timeline keys, and whether there may be more.
 #[derive(Debug, Default)]
-struct Seen {
-    events: Vec<(i64, EventRecord)>,
+pub(super) struct Seen {
+    pub(super) events: Vec<(i64, EventRecord)>,
     /// The key of the last event that was looked at; none if the end was reached.
     last_key: Option<i64>,
     /// Where the end is, if it was reached going back.
@@ -271,7 +271,7 @@ impl Rooms {
 
     /// Reads on until there are enough events that are visible and wanted.
     #[expect(clippy::too_many_arguments, reason = "a page has this many sides")]
-    async fn look(
+    pub(super) async fn look(
         &self,
         at: &impl Read,
         room: &Room,
@@ -320,7 +320,7 @@ impl Rooms {
     /// The member events of the senders of these events, as they were at the earliest of them; of
     /// those who came later, as they were at the last, and of those who were gone when this server
     /// came, as they are now.
-    async fn senders(
+    pub(super) async fn senders(
         &self,
         at: &impl Read,
         room: &Room,

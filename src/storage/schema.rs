@@ -214,6 +214,8 @@ tables! {
     THREAD_PARTICIPANTS = ThreadParticipants "thread_participants" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId, UserNumber, i64) => ();
 
+    /// The messages, names and topics of a room that have a word.
+    SEARCH_WORDS = SearchWords "search_words" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, i64) => EventNumber;
     /// A room's events by the time that their senders claim, in ms since the Unix epoch.
     TIMESTAMPS = Timestamps "timestamps" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64, EventNumber) => ();
     /// Words in the names of users who came into rooms.

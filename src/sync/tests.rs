@@ -52,7 +52,14 @@ impl World {
         let key = ServerKey::load(&db, &random, server_name!("localhost")).await.unwrap();
         let profiles = Box::new(|_| Box::pin(async { Ok(Profile::default()) }) as _);
         let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
-        let rooms = Rooms::new(db.clone(), clock.clone(), random, key, profiles, 64 << 20);
+        let rooms = Rooms::new(
+            db.clone(),
+            clock.clone(),
+            random,
+            key,
+            profiles,
+            crate::rooms::Settings::default(),
+        );
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
         let e2ee = E2ee {

@@ -31,6 +31,7 @@ mod redaction;
 mod registration;
 mod relations;
 mod room_creation;
+mod search;
 mod sending;
 mod sliding_sync;
 mod state;

@@ -27,6 +27,7 @@ pub(crate) mod room_events;
 pub(crate) mod room_history;
 pub(crate) mod room_membership;
 pub(crate) mod room_upgrade;
+pub(crate) mod search;
 pub(crate) mod sliding_sync;
 pub(crate) mod sync;
 pub(crate) mod threepid;

@@ -130,7 +130,7 @@ impl Rooms {
     }
 
     /// The most recent valid replacement of an event; none if the event was redacted.
-    async fn replacement(
+    pub(in crate::rooms) async fn replacement(
         &self,
         at: &impl Read,
         frame: Frame<'_>,
