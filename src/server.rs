@@ -9,8 +9,11 @@ use crate::{
     clock::{Clock, Random},
     config::Config,
     content::{Content, OpenError, RemoteMedia},
-    e2ee::{Backups, DehydratedDevices, E2ee, Keys, ToDevice},
-    federation::{FederatedMedia, Federation, FederationStartError, exchange::Exchange},
+    e2ee::{Backups, DehydratedDevices, E2ee, Keys, RemoteKeys, ToDevice},
+    federation::{
+        FederatedKeys, FederatedMedia, Federation, FederationStartError,
+        exchange::{Besides, Exchange},
+    },
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
     push::{PushRules, Unread},
@@ -169,7 +172,7 @@ impl Server {
         let rooms = Rooms::new(
             db.clone(),
             clock.clone(),
-            random,
+            random.clone(),
             key,
             member_profiles(&profiles),
             config.into(),
@@ -179,8 +182,9 @@ impl Server {
         tokio::spawn(rooms.clone().run_search_upkeep());
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
-        let keys = Keys::new(db.clone(), &config.server_name);
-        let to_device = ToDevice::new(db.clone(), clock.clone());
+        let e2ee = encryption(&db, &clock, &random, &federation);
+        let E2ee { keys, to_device } = e2ee.clone();
+        tokio::spawn(keys.clone().keep_lists(stopping.clone()));
         let presence = Presence::new(db.clone(), clock.clone(), config.presence.clone());
         tokio::spawn(presence.clone().keep_telling(stopping.clone()));
         let forgetting = (keys.clone(), presence.clone());
@@ -198,12 +202,14 @@ impl Server {
         let exchange = Exchange::new(
             federation.clone(),
             rooms.clone(),
-            typing.clone(),
-            receipts.clone(),
+            Besides::new(&typing, &receipts, &presence, &e2ee),
             db.clone(),
             clock.clone(),
+            stopping.clone(),
         );
-        tokio::spawn(exchange.clone().run(stopping.clone()));
+        tokio::spawn(exchange.clone().run());
+        let telling = exchange.clone();
+        presence.when_told(Box::new(move |users| telling.tell_presence(users)));
         let push_rules = PushRules::new(AccountData::new(db.clone()));
         let unread = Unread::new(db.clone(), rooms.clone(), push_rules.clone());
         let sync = Sync::new(
@@ -211,7 +217,7 @@ impl Server {
             rooms.clone(),
             typing.clone(),
             receipts.clone(),
-            E2ee { keys: keys.clone(), to_device: to_device.clone() },
+            e2ee,
             unread,
             presence.clone(),
             sessions.clone(),
@@ -271,6 +277,18 @@ impl Server {
     /// Every endpoint.
     pub(crate) fn router(&self) -> Router {
         router::routes(self.areas.clone())
+    }
+}
+
+/// Keys, and messages between devices.
+fn encryption(db: &Db, clock: &Clock, random: &Random, federation: &Federation) -> E2ee {
+    let others = || Arc::new(FederatedKeys::new(federation.clone())) as Arc<dyn RemoteKeys>;
+    let is_federating = federation.is_enabled();
+    let name = federation.server_name();
+    let (clock, random) = (clock.clone(), random.clone());
+    E2ee {
+        keys: Keys::new(db.clone(), name, is_federating.then(others)),
+        to_device: ToDevice::new(db.clone(), clock, random, name, is_federating),
     }
 }
 

@@ -16,6 +16,9 @@ pub const MAX_EDUS: usize = 100;
 const FIRST_PAUSE_MS: u64 = 5_000;
 /// The longest pause: a server that comes back is noticed within that time even if it is silent.
 const MAX_PAUSE_MS: u64 = 3_600_000;
+/// After so many failures in a row, some 40 minutes, a destination was away for long: it is no
+/// longer sent everything it missed.
+const LONG_ABSENCE: u32 = 9;
 /// How many failures double the pause; later ones no longer change it.
 const MAX_DOUBLINGS: u32 = 20;
 
@@ -66,12 +69,15 @@ pub struct Destination {
     in_flight: bool,
     /// Something may wait for it.
     pending: bool,
+    /// It was away for long, and has not caught up since.
+    behind: bool,
 }
 
 impl Destination {
     /// As it was before a restart; something may wait for it.
     pub fn restored(backoff: Backoff) -> Self {
-        Self { backoff, in_flight: false, pending: true }
+        let behind = backoff.failures >= LONG_ABSENCE;
+        Self { backoff, in_flight: false, pending: true, behind }
     }
 
     /// What is kept over a restart.
@@ -84,6 +90,17 @@ impl Destination {
         !self.in_flight && !self.pending && self.backoff == Backoff::default()
     }
 
+    /// Whether a transaction is on its way.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight
+    }
+
+    /// Whether it was away for long and is to catch up: of what happened meanwhile it is sent the
+    /// newest, and fetches the rest.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
     /// Something new waits for it.
     pub fn queued(&mut self) {
         self.pending = true;
@@ -94,6 +111,11 @@ impl Destination {
         let was_waiting = self.backoff != Backoff::default();
         self.backoff = Backoff::default();
         was_waiting
+    }
+
+    /// Whether [`Destination::next`] would have something sent.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        !self.in_flight && self.pending && self.backoff.is_over(now_ms)
     }
 
     /// What to do now. After [`Next::Send`] a transaction is in flight.
@@ -115,6 +137,7 @@ impl Destination {
         self.in_flight = false;
         self.backoff = Backoff::default();
         self.pending |= more;
+        self.behind &= more;
     }
 
     /// There was nothing to send after all.
@@ -127,6 +150,7 @@ impl Destination {
         self.in_flight = false;
         self.pending = true;
         self.backoff = self.backoff.failed(now_ms, spread);
+        self.behind |= self.backoff.failures >= LONG_ABSENCE;
     }
 }
 
@@ -172,6 +196,24 @@ mod tests {
         assert_eq!(destination.next(now), Next::Send);
         destination.sent(false);
         assert!(!destination.contacted());
+    }
+
+    #[test]
+    fn who_was_away_for_long_is_behind_until_everything_is_sent() {
+        let mut destination = Destination::default();
+        for _ in 0..LONG_ABSENCE - 1 {
+            destination.failed(0, 0);
+        }
+        assert!(!destination.is_behind());
+        destination.failed(0, 0);
+        destination.contacted();
+        assert!(destination.is_behind(), "it is there again, but has missed a lot");
+        destination.sent(true);
+        assert!(destination.is_behind());
+        destination.sent(false);
+        assert!(!destination.is_behind());
+        let backoff = Backoff { failures: LONG_ABSENCE, retry_at_ms: 0 };
+        assert!(Destination::restored(backoff).is_behind());
     }
 
     #[test]

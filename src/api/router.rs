@@ -121,9 +121,9 @@ fn accounts(routes: Routes) -> Routes {
 /// Other servers.
 fn servers(routes: Routes) -> Routes {
     use ruma::api::federation::{
-        authenticated_media as am, authorization as au, backfill as b, directory as dir,
-        discovery as d, event as e, membership as m, query as q, space as s, thirdparty as tp,
-        transactions as t,
+        authenticated_media as am, authorization as au, backfill as b, device, directory as dir,
+        discovery as d, event as e, keys as k, membership as m, query as q, space as s,
+        thirdparty as tp, transactions as t,
     };
     const PUT: MethodFilter = MethodFilter::PUT;
     routes
@@ -179,6 +179,9 @@ fn servers(routes: Routes) -> Routes {
         )
         .add::<q::get_room_information::v1::Request, _, _>(server::query::get_room_information)
         .add::<q::get_custom_information::v1::Request, _, _>(server::query::get_custom_information)
+        .add::<device::get_devices::v1::Request, _, _>(server::keys_of_users::get_devices)
+        .add::<k::get_keys::v1::Request, _, _>(server::keys_of_users::get_keys)
+        .add::<k::claim_keys::v1::Request, _, _>(server::keys_of_users::claim_keys)
         .add::<am::get_content::v1::Request, _, _>(server::media::get_content)
         .add::<am::get_content_thumbnail::v1::Request, _, _>(server::media::get_content_thumbnail)
 }

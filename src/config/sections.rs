@@ -407,11 +407,12 @@ pub(crate) struct Presence {
     pub(crate) enabled: bool,
     pub(crate) max_room_members: usize,
     pub(crate) interval_s: u64,
+    pub(crate) federate: bool,
 }
 
 impl Default for Presence {
     fn default() -> Self {
-        Self { enabled: true, max_room_members: 500, interval_s: 2 }
+        Self { enabled: true, max_room_members: 500, interval_s: 2, federate: true }
     }
 }
 

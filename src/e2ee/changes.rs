@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
+use ruma::{DeviceId, OwnedServerName, ServerName};
+
 use super::Keys;
 use crate::{
     rooms::record::Membership,
@@ -11,14 +13,24 @@ use crate::{
         Batch, Db, Position, Range, Read, StorageError,
         intern::{RoomNumber, UserNumber},
         schema::{
-            DEVICE_LIST_CHANGES, DEVICE_LIST_POSITIONS, ROOM_MEMBERS, USER_ROOMS,
-            USER_SIGNATURE_CHANGES,
+            CROSS_SIGNING_CHANGES, DEVICE_CHANGES, DEVICE_LIST_CHANGES, DEVICE_LIST_OUTBOX,
+            DEVICE_LIST_POSITIONS, ROOM_MEMBERS, ROOM_SERVERS, USER_ROOMS, USER_SIGNATURE_CHANGES,
         },
     },
 };
 
+/// What of a user's keys changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed<'a> {
+    /// The keys or the name of a device, or it is gone.
+    Device(&'a DeviceId),
+    /// The keys of the user, or who signed them.
+    CrossSigning,
+}
+
 /// Queues the note that the devices or the keys of `user` changed, and wakes all who share a room
-/// with them. Returns the position of the change, for what else is kept by position.
+/// with them. Returns the position of the change, for what else is kept by position. Other servers
+/// are told of `changes`: there are none for their users.
 ///
 /// There is one row for each user, which moves on with each change: what changed since a position
 /// is read by a scan that does not grow with how often somebody changed. The batch fails with
@@ -27,6 +39,7 @@ pub(crate) async fn queue_change(
     db: &Db,
     batch: &mut Batch,
     user: UserNumber,
+    changes: &[Changed<'_>],
 ) -> Result<u64, StorageError> {
     let old = DEVICE_LIST_POSITIONS.get(db, &user).await?;
     let mut concerned = sharing(db, user).await?;
@@ -42,6 +55,16 @@ pub(crate) async fn queue_change(
     }
     DEVICE_LIST_POSITIONS.put(batch, &user, &value);
     DEVICE_LIST_CHANGES.put(batch, &value, &user);
+    for change in changes {
+        match change {
+            Changed::Device(device) => DEVICE_CHANGES.put(batch, &(user, *device), &value),
+            Changed::CrossSigning => CROSS_SIGNING_CHANGES.put(batch, &user, &value),
+        }
+    }
+    if !changes.is_empty() {
+        DEVICE_LIST_OUTBOX.put(batch, &user, &value);
+        batch.wake([UserNumber::FOR_OTHER_SERVERS]);
+    }
     batch.hold(position);
     batch.wake(concerned);
     Ok(value)
@@ -71,6 +94,21 @@ pub(crate) async fn sharing(
         found.extend(rows.into_iter().map(|((_, _, member), _)| member));
     }
     found.remove(&user);
+    Ok(found)
+}
+
+/// The other servers with somebody in a room that `user` is joined to.
+pub(crate) async fn servers_sharing(
+    at: &impl Read,
+    user: UserNumber,
+    own: &ServerName,
+) -> Result<BTreeSet<OwnedServerName>, StorageError> {
+    let mut found = BTreeSet::new();
+    for room in joined_rooms(at, user).await? {
+        let rows = ROOM_SERVERS.scan(at, &Range::prefix(&(room,)), usize::MAX).await?;
+        found.extend(rows.into_iter().map(|((_, server), _)| server));
+    }
+    found.remove(own);
     Ok(found)
 }
 

@@ -26,6 +26,9 @@ pub(super) type Slot = (UserNumber, OwnedDeviceId, String, u64);
 pub(crate) type ClaimedKeys =
     BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, BTreeMap<String, Box<RawValue>>>>;
 
+/// Of which devices keys are wanted, and of which algorithm.
+pub(crate) type WantedKeys = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, String>>;
+
 /// What was claimed.
 #[derive(Debug, Default)]
 pub(crate) struct Claimed {
@@ -59,22 +62,24 @@ impl Keys {
     ///
     /// # Errors
     /// [`E2eeError::TooMany`] for more than 10,000 devices.
-    pub(crate) async fn claim(
-        &self,
-        wanted: &BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, String>>,
-    ) -> Result<Claimed, E2eeError> {
+    pub(crate) async fn claim(&self, wanted: &WantedKeys) -> Result<Claimed, E2eeError> {
+        let keys = self.claim_local(wanted).await?;
+        let mut claimed = Claimed { keys, unreachable: Vec::new() };
+        self.claim_elsewhere(wanted, &mut claimed).await;
+        Ok(claimed)
+    }
+
+    /// The same of this server's users alone: what another server claims.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub(crate) async fn claim_local(&self, wanted: &WantedKeys) -> Result<ClaimedKeys, E2eeError> {
         if wanted.values().map(BTreeMap::len).sum::<usize>() > MAX_CLAIMED {
             return Err(E2eeError::TooMany { what: "at most 10000 keys may be claimed at once" });
         }
         let mut local = Vec::new();
-        let mut claimed = Claimed::default();
-        for (user_id, devices) in wanted {
-            if !self.is_local(user_id) {
-                let server = user_id.server_name().to_owned();
-                if !claimed.unreachable.contains(&server) {
-                    claimed.unreachable.push(server);
-                }
-            } else if let Some(user) = self.db().users().find(self.db(), &**user_id).await? {
+        for (user_id, devices) in wanted.iter().filter(|(user_id, _)| self.is_local(user_id)) {
+            if let Some(user) = self.db().users().find(self.db(), &**user_id).await? {
                 local.extend(devices.iter().map(|(device, algorithm)| {
                     (user_id.clone(), (user, device.clone(), algorithm.clone()))
                 }));
@@ -83,10 +88,7 @@ impl Keys {
         for _ in 0..ATTEMPTS {
             match self.try_claim(&local).await {
                 Err(StorageError::Precondition { .. }) => {}
-                done => {
-                    claimed.keys = done?;
-                    return Ok(claimed);
-                }
+                done => return Ok(done?),
             }
         }
         Err(E2eeError::Busy)

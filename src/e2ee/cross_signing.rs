@@ -6,7 +6,11 @@ use ruma::{CanonicalJsonObject, DeviceId, UserId};
 use serde_json::value::RawValue;
 
 use super::{
-    E2eeError, Keys, changes::queue_change, query::Usage, removal::queue_signature_removal, signed,
+    E2eeError, Keys,
+    changes::{Changed, queue_change},
+    query::Usage,
+    removal::queue_signature_removal,
+    signed,
 };
 use crate::{
     storage::{
@@ -124,7 +128,7 @@ impl Keys {
                 .map_err(|_| E2eeError::Invalid { what: "the key is no JSON" })?;
             CROSS_SIGNING_KEYS.put(&mut batch, &key, &new);
         }
-        queue_change(self.db(), &mut batch, plan.user).await?;
+        queue_change(self.db(), &mut batch, plan.user, &[Changed::CrossSigning]).await?;
         match self.db().commit(batch).await {
             Err(StorageError::Precondition { .. }) => Err(E2eeError::Busy),
             done => Ok(done?),

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     ATTEMPTS, Counts, E2eeError, FallbackKey, Keys, OneTimeKey,
-    changes::queue_change,
+    changes::{Changed, queue_change},
     removal::queue_one_time_removal,
     signed::{self, MAX_ID_BYTES},
 };
@@ -136,7 +136,7 @@ impl Keys {
             queue_one_time_removal(self.db(), batch, user, device_id).await?;
         }
         DEVICE_KEYS.put(batch, &key, &new);
-        queue_change(self.db(), batch, user).await?;
+        queue_change(self.db(), batch, user, &[Changed::Device(device_id)]).await?;
         Ok(replaced)
     }
 

@@ -11,19 +11,23 @@ mod counts;
 mod cross_signing;
 mod dehydrated;
 mod device_keys;
+mod elsewhere;
 mod error;
 mod query;
 mod records;
 mod removal;
+mod serve;
 mod signatures;
 mod signed;
 mod to_device;
+mod tracked;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -32,15 +36,19 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
 
 pub(crate) use backup::{BackupVersion, Backups, NewKey, Part};
-pub(crate) use changes::{joined_rooms, queue_change};
+pub(crate) use changes::{joined_rooms, queue_change, servers_sharing};
+pub(crate) use claim::{ClaimedKeys, WantedKeys};
 pub(crate) use counts::Counts;
 pub(crate) use cross_signing::CrossSigningUpload;
 pub(crate) use dehydrated::{Dehydrated, DehydratedDevices};
 pub(crate) use device_keys::Upload;
+pub(crate) use elsewhere::RemoteKeys;
 pub(crate) use error::E2eeError;
 pub(crate) use records::{FallbackKey, KeySignature, OneTimeKey};
 pub(crate) use removal::{clear_user, queue_device_removal};
+pub(crate) use serve::DeviceUpdate;
 pub(crate) use to_device::{DELIVERED_AT_ONCE, Delivery, Inbox, Target, ToDevice};
+pub(crate) use tracked::TrackedList;
 
 use crate::storage::{Db, intern::UserNumber};
 
@@ -75,6 +83,12 @@ struct Shared {
     /// from `counts`: whoever has counted before does not leave the count there after.
     changes: AtomicU64,
     signed: Signed,
+    /// Other servers; none if there are none.
+    remote: Option<Arc<dyn RemoteKeys>>,
+    /// Held while what is kept of their users changes.
+    lists: tokio::sync::Mutex<()>,
+    /// Lists that are being fetched.
+    fetching: Mutex<HashMap<UserNumber, tracked::Fetching>>,
 }
 
 /// When somebody last signed the key of another user.
@@ -86,8 +100,12 @@ struct Signed {
 }
 
 impl Keys {
-    /// The keys in `db`.
-    pub(crate) fn new(db: Db, server_name: &ServerName) -> Self {
+    /// The keys in `db`, and those that `remote` tells.
+    pub(crate) fn new(
+        db: Db,
+        server_name: &ServerName,
+        remote: Option<Arc<dyn RemoteKeys>>,
+    ) -> Self {
         let signed = Signed { started_at: db.visible_position(), latest: AtomicU64::new(0) };
         Self {
             shared: Arc::new(Shared {
@@ -97,6 +115,9 @@ impl Keys {
                 counts: Cache::new(CACHED_COUNTS),
                 changes: AtomicU64::new(0),
                 signed,
+                remote,
+                lists: tokio::sync::Mutex::default(),
+                fetching: Mutex::default(),
             }),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many users one request may ask for.
-const MAX_USERS: usize = 10_000;
+pub(super) const MAX_USERS: usize = 10_000;
 
 /// The three keys of a user, in the order in which they are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,23 +83,30 @@ impl Keys {
                 what: "at most 10000 users may be asked for at once",
             });
         }
+        let asking = Asking { user: session.user, user_id: &session.user_id };
         let mut found = QueriedKeys::default();
+        let mut elsewhere = BTreeMap::new();
         for (user_id, devices) in wanted {
             if self.is_local(user_id) {
-                self.query_local(session, user_id, devices, &mut found).await?;
+                self.query_local(Some(asking), user_id, devices, &mut found).await?;
             } else {
-                let server = user_id.server_name().to_owned();
-                if !found.unreachable.contains(&server) {
-                    found.unreachable.push(server);
-                }
+                elsewhere.insert(user_id, devices.as_slice());
             }
+        }
+        if !elsewhere.is_empty() {
+            self.query_elsewhere(asking, elsewhere, &mut found).await?;
         }
         Ok(found)
     }
 
-    async fn query_local(
+    /// The keys of a user of this server, as another server is given them: it learns no names of
+    /// devices.
+    ///
+    /// # Errors
+    /// [`E2eeError::Storage`].
+    pub(super) async fn query_local(
         &self,
-        session: &Session,
+        asking: Option<Asking<'_>>,
         user_id: &OwnedUserId,
         wanted: &[OwnedDeviceId],
         found: &mut QueriedKeys,
@@ -113,8 +120,8 @@ impl Keys {
             .into_iter()
             .map(|((_, id), Json(device))| (id, device.display_name))
             .collect();
-        let added = self.added_signatures(user, session.user).await?;
-        let owners = Owners { user, user_id, asking: session.user, asking_id: &session.user_id };
+        let owners = Owners { user, user_id, asking };
+        let added = self.added_signatures(&owners).await?;
         let all = Range::prefix(&(user,));
         // A user of this server is in the answer also without any device.
         let devices = found.device_keys.entry(user_id.clone()).or_default();
@@ -124,24 +131,53 @@ impl Keys {
                 let mut keys = parsed(&keys, DEVICE_KEYS.id.name())?;
                 owners.add(&mut keys, added.get(id.as_str()));
                 let mut unsigned = Map::new();
-                if let Some(name) = name {
+                if let Some(name) = name.as_ref().filter(|_| asking.is_some()) {
                     unsigned.insert("device_display_name".to_owned(), name.clone().into());
                 }
                 keys.insert("unsigned".to_owned(), unsigned.into());
                 devices.insert(id, raw(keys));
             }
         }
+        self.add_cross_signing(&owners, &added, found).await
+    }
+
+    /// Adds the keys that are kept of another server's user.
+    pub(super) async fn query_tracked(
+        &self,
+        asking: Asking<'_>,
+        (user, user_id): (UserNumber, &OwnedUserId),
+        wanted: &[OwnedDeviceId],
+        found: &mut QueriedKeys,
+    ) -> Result<(), E2eeError> {
+        let owners = Owners { user, user_id, asking: Some(asking) };
+        let added = self.added_signatures(&owners).await?;
+        let devices = found.device_keys.entry(user_id.clone()).or_default();
         let all = Range::prefix(&(user,));
-        for ((_, usage), key) in CROSS_SIGNING_KEYS.scan(db, &all, usize::MAX).await? {
+        for ((_, id), keys) in DEVICE_KEYS.scan(self.db(), &all, usize::MAX).await? {
+            if wanted.is_empty() || wanted.contains(&id) {
+                devices.insert(id, raw(parsed(&keys, DEVICE_KEYS.id.name())?));
+            }
+        }
+        self.add_cross_signing(&owners, &added, found).await
+    }
+
+    async fn add_cross_signing(
+        &self,
+        owners: &Owners<'_>,
+        added: &Added,
+        found: &mut QueriedKeys,
+    ) -> Result<(), E2eeError> {
+        let all = Range::prefix(&(owners.user,));
+        for ((_, usage), key) in CROSS_SIGNING_KEYS.scan(self.db(), &all, usize::MAX).await? {
             let mut key = parsed(&key, CROSS_SIGNING_KEYS.id.name())?;
             let added = public_key_of(&key).and_then(|public_key| added.get(public_key));
             owners.add(&mut key, added);
-            let of = user_id.clone();
+            let of = owners.user_id.to_owned();
             if usage == Usage::Master.number() {
                 found.master_keys.insert(of, raw(key));
             } else if usage == Usage::SelfSigning.number() {
                 found.self_signing_keys.insert(of, raw(key));
-            } else if user == session.user {
+            } else if owners.asking.is_some_and(|asking| asking.user == owners.user) {
                 // Spec: "only the user's own"
                 found.user_signing_keys.insert(of, raw(key));
             }
@@ -149,16 +185,30 @@ impl Keys {
         Ok(())
     }
 
-    /// The signatures that were added to the keys of `user`, as `asking` may see them.
-    async fn added_signatures(
+    /// Adds to a master key that another server gave what `asking` has signed of it.
+    pub(super) async fn with_signatures(
         &self,
-        user: UserNumber,
-        asking: UserNumber,
-    ) -> Result<Added, StorageError> {
+        asking: Asking<'_>,
+        (user, user_id): (UserNumber, &UserId),
+        key: &RawValue,
+    ) -> Result<Option<Box<RawValue>>, E2eeError> {
+        let owners = Owners { user, user_id, asking: Some(asking) };
+        let added = self.added_signatures(&owners).await?;
+        let Ok(mut key) = serde_json::from_str::<Map<String, Value>>(key.get()) else {
+            return Ok(None);
+        };
+        let added = public_key_of(&key).and_then(|public_key| added.get(public_key));
+        owners.add(&mut key, added);
+        Ok(Some(raw(key)))
+    }
+
+    /// The signatures that were added to the keys of a user, as the one who asks may see them.
+    async fn added_signatures(&self, owners: &Owners<'_>) -> Result<Added, StorageError> {
         let mut added = Added::new();
-        let rows = KEY_SIGNATURES.scan(self.db(), &Range::prefix(&(user,)), usize::MAX).await?;
+        let range = Range::prefix(&(owners.user,));
+        let rows = KEY_SIGNATURES.scan(self.db(), &range, usize::MAX).await?;
         for ((_, key_id, signer, by), Json(KeySignature { signature, .. })) in rows {
-            if signer == user || signer == asking {
+            if owners.name(signer).is_some() {
                 added.entry(key_id).or_default().push((signer, by, signature));
             }
         }
@@ -166,28 +216,36 @@ impl Keys {
     }
 }
 
-/// Whose keys are asked for, and by whom.
+/// Which user of this server asks.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) user: UserNumber,
+    pub(super) user_id: &'a UserId,
+}
+
+/// Whose keys are asked for, and by whom: none for another server.
 struct Owners<'a> {
     user: UserNumber,
     user_id: &'a UserId,
-    asking: UserNumber,
-    asking_id: &'a UserId,
+    asking: Option<Asking<'a>>,
 }
 
 impl Owners<'_> {
+    /// Who signed, if the one who asks may know.
+    fn name(&self, signer: UserNumber) -> Option<&UserId> {
+        if signer == self.user {
+            return Some(self.user_id);
+        }
+        self.asking.filter(|asking| asking.user == signer).map(|asking| asking.user_id)
+    }
+
     /// Puts signatures into a key.
     fn add(&self, key: &mut Map<String, Value>, added: Option<&Vec<(UserNumber, String, String)>>) {
         let Some(added) = added else { return };
         let signatures = key.entry("signatures").or_insert_with(|| Map::new().into());
         let Some(signatures) = signatures.as_object_mut() else { return };
         for (signer, by, signature) in added {
-            let signer = if *signer == self.user {
-                self.user_id
-            } else if *signer == self.asking {
-                self.asking_id
-            } else {
-                continue;
-            };
+            let Some(signer) = self.name(*signer) else { continue };
             let by_signer = signatures.entry(signer.as_str()).or_insert_with(|| Map::new().into());
             if let Some(by_signer) = by_signer.as_object_mut() {
                 by_signer.insert(by.clone(), signature.clone().into());

@@ -2,7 +2,7 @@
 
 use ruma::DeviceId;
 
-use super::changes::queue_change;
+use super::changes::{Changed, queue_change};
 use crate::storage::{
     Batch, Db, Range, StorageError,
     intern::UserNumber,
@@ -47,7 +47,7 @@ pub(crate) async fn queue_device_removal(
         DEVICE_KEYS.require_equals(batch, &key, &keys);
         DEVICE_KEYS.delete(batch, &key);
         queue_signature_removal(db, batch, user, device_id.as_str()).await?;
-        queue_change(db, batch, user).await?;
+        queue_change(db, batch, user, &[Changed::Device(device_id)]).await?;
     }
     Ok(())
 }
@@ -107,7 +107,7 @@ pub(crate) async fn clear_user(
     }
     DEHYDRATED_DEVICES.delete(batch, &user);
     if !keys.is_empty() {
-        queue_change(db, batch, user).await?;
+        queue_change(db, batch, user, &[Changed::CrossSigning]).await?;
     }
     Ok(())
 }

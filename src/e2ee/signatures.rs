@@ -8,8 +8,11 @@ use ruma::{CanonicalJsonObject, DeviceId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use super::{
-    ATTEMPTS, E2eeError, KeySignature, Keys, changes::queue_change, device_keys::identity_key,
-    query::Usage, signed,
+    ATTEMPTS, E2eeError, KeySignature, Keys,
+    changes::{Changed, queue_change},
+    device_keys::identity_key,
+    query::Usage,
+    signed,
 };
 use crate::{
     storage::{
@@ -32,6 +35,18 @@ struct Checked {
     key_id: String,
     by: String,
     signature: String,
+    /// Whether it is of a master key, or else of a device.
+    is_master: bool,
+}
+
+impl Checked {
+    fn changed(&self) -> Changed<'_> {
+        if self.is_master {
+            Changed::CrossSigning
+        } else {
+            Changed::Device(self.key_id.as_str().into())
+        }
+    }
 }
 
 impl Keys {
@@ -89,15 +104,16 @@ impl Keys {
         }
         let mut batch = Batch::new();
         // Everybody sees what users sign of their own; what they sign of others only they see.
-        let own = new.iter().any(|(_, signature, _)| signature.target == signer);
-        let position = if own {
-            queue_change(db, &mut batch, signer).await?
-        } else {
+        let own = new.iter().filter(|(_, signature, _)| signature.target == signer);
+        let own: Vec<Changed<'_>> = own.map(|(_, signature, _)| signature.changed()).collect();
+        let position = if own.is_empty() {
             let position = db.position().await?;
             let value = position.value();
             batch.hold(position);
             batch.wake([signer]);
             value
+        } else {
+            queue_change(db, &mut batch, signer, &own).await?
         };
         self.shared.signed.latest.fetch_max(position, Ordering::AcqRel);
         for (row, signature, old) in new {
@@ -158,6 +174,7 @@ impl Keys {
                 key_id: key_id.to_owned(),
                 by: by.to_owned(),
                 signature: signature.to_owned(),
+                is_master,
             });
         }
         if checked.is_empty() && signed::signatures_by(&key, &session.user_id).next().is_none() {

@@ -13,7 +13,7 @@ use serde_json::{json, value::RawValue};
 use super::{Delivery, Keys, Target, ToDevice, Upload};
 use crate::{
     api::testing::{TestServer, TestUser, open_config},
-    clock::Clock,
+    clock::{Clock, Random},
     storage::{Batch, Db, Json, schema::DEVICES},
     users::{rows::Device, session::Session},
 };
@@ -53,8 +53,8 @@ async fn claim(keys: &Keys) -> Option<String> {
 async fn no_two_claims_get_the_same_key() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let one = Keys::new(db.clone(), server_name!("localhost"));
-    let other = Keys::new(db.clone(), server_name!("localhost"));
+    let one = Keys::new(db.clone(), server_name!("localhost"), None);
+    let other = Keys::new(db.clone(), server_name!("localhost"), None);
     one.upload(&session, &one_time_keys(0..60)).await.unwrap();
     let claims = (0..70).map(|number| claim(if number % 2 == 0 { &one } else { &other }));
     let claimed: Vec<String> =
@@ -69,7 +69,7 @@ async fn no_two_claims_get_the_same_key() {
 async fn uploads_at_the_same_time_keep_all_their_keys() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let keys = Keys::new(db.clone(), server_name!("localhost"));
+    let keys = Keys::new(db.clone(), server_name!("localhost"), None);
     let uploads = (0..8).map(|part| {
         let (keys, session) = (&keys, &session);
         async move { keys.upload(session, &one_time_keys(part * 5..(part + 1) * 5)).await.unwrap() }
@@ -89,7 +89,7 @@ async fn uploads_at_the_same_time_keep_all_their_keys() {
 async fn a_device_keeps_a_bounded_number_of_keys() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let keys = Keys::new(db.clone(), server_name!("localhost"));
+    let keys = Keys::new(db.clone(), server_name!("localhost"), None);
     keys.upload(&session, &one_time_keys(0..1_000)).await.unwrap();
     keys.upload(&session, &one_time_keys(1_000..1_001)).await.unwrap_err();
 }
@@ -104,7 +104,13 @@ fn note(number: u32) -> Delivery {
 async fn concurrent_requests_of_one_transaction_send_once() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let to_device = ToDevice::new(db.clone(), Clock::manual(1));
+    let to_device = ToDevice::new(
+        db.clone(),
+        Clock::manual(1),
+        Random::seeded(1),
+        server_name!("localhost"),
+        false,
+    );
     let delivery = note(1);
     let sends = (0..10).map(|_| to_device.send(&session, "m.x", "t".into(), &delivery));
     for sent in futures::future::join_all(sends).await {
@@ -119,7 +125,13 @@ async fn concurrent_requests_of_one_transaction_send_once() {
 async fn an_inbox_is_read_in_parts_and_emptied_up_to_a_position() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let to_device = ToDevice::new(db.clone(), Clock::manual(1));
+    let to_device = ToDevice::new(
+        db.clone(),
+        Clock::manual(1),
+        Random::seeded(1),
+        server_name!("localhost"),
+        false,
+    );
     for number in 0..5 {
         let transaction = number.to_string();
         let transaction = transaction.as_str().into();

@@ -2,6 +2,7 @@
 //!
 //! The crate `federation` has what needs neither database nor rooms; here it meets both.
 
+mod encryption;
 pub(crate) mod exchange;
 mod keys;
 mod media;
@@ -29,6 +30,7 @@ use ruma::{
     signatures::Ed25519KeyPair,
 };
 
+pub(crate) use encryption::FederatedKeys;
 pub(crate) use keys::{ServerKeysRecord, queries as key_queries};
 pub(crate) use media::FederatedMedia;
 pub(crate) use peers::PeerError;

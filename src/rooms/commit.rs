@@ -9,9 +9,10 @@ use super::{
 };
 use crate::storage::{
     Json, StorageError,
+    intern::UserNumber,
     schema::{
-        CURRENT_STATES, EVENT_IDS, EVENTS, MEMBERSHIPS, OUTBOX, ROOM_HEADS, ROOM_MEMBERS, ROOMS,
-        TIMELINE, TRANSACTIONS, USER_ROOMS,
+        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, MEMBERSHIPS, OUTBOX, ROOM_HEADS,
+        ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
     },
 };
 
@@ -34,12 +35,13 @@ impl RoomWriter {
         // Nothing waits from here on until the batch is queued.
         let mut affected = Vec::new();
         let mut last_position = None;
-        let mut to_send = false;
+        let (mut to_send, mut departed) = (false, false);
         let transaction = self.transaction.take();
         let mut events = Vec::with_capacity(self.added.len());
         for added in std::mem::take(&mut self.added) {
             events.push((added.record.event_id.clone(), added.record.verdict()));
             affected.extend(added.members.iter().map(|member| member.user));
+            departed |= added.members.iter().any(MemberChange::is_departure);
             to_send |= added.outbox;
             let position = match added.shown {
                 Shown::Live => positions.next(),
@@ -68,6 +70,7 @@ impl RoomWriter {
         ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
         self.batch.wake(room.local_members().iter().copied());
         self.batch.wake(affected);
+        self.batch.wake([UserNumber::FOR_OTHER_SERVERS].into_iter().filter(|_| departed));
         // Readers must not find the position visible and the room unchanged.
         if let Some(position) = last_position {
             rooms.note_last_position(room.number, position);
@@ -135,6 +138,9 @@ impl RoomWriter {
 
     fn write_member(&mut self, member: MemberChange, position: u64) {
         let room = self.room.number;
+        if member.is_departure() && (!member.is_local || self.has_others()) {
+            DEPARTURES.put(&mut self.batch, &(position, room, member.user), &());
+        }
         let batch = &mut self.batch;
         if let Some(old) = member.old.filter(|old| Some(*old) != member.new) {
             ROOM_MEMBERS.delete(batch, &(room, old, member.user));

@@ -151,3 +151,18 @@ pub(crate) enum RoomError {
         cause: std::sync::Arc<Option<RoomError>>,
     },
 }
+
+impl RoomError {
+    /// Whether the database failed in a way that may be over when it is tried again.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Storage(
+                StorageError::Precondition { .. }
+                | StorageError::Unknown { .. }
+                | StorageError::Engine { .. },
+            ) => true,
+            Self::NotLoaded { cause } => cause.as_ref().as_ref().is_none_or(Self::may_pass),
+            _ => false,
+        }
+    }
+}

@@ -174,6 +174,38 @@ impl Rooms {
         Ok(())
     }
 
+    /// The newest event of a room, between these stream positions, that this server is to send to
+    /// others.
+    pub(crate) async fn newest_to_send(
+        &self,
+        room: RoomNumber,
+        from: u64,
+        until: u64,
+    ) -> Result<Option<(EventNumber, EventRecord)>, RoomError> {
+        let key = |position: u64| (room, i64::try_from(position).unwrap_or(i64::MAX));
+        let mut end = until.saturating_add(1);
+        loop {
+            let range = Range::prefix(&(room,)).from(&key(from)).before(&key(end));
+            let rows = TIMELINE.scan_back(self.db(), &range, LOOKED_AT).await?;
+            let complete = rows.len() < LOOKED_AT;
+            let keys = rows.iter().map(|(_, number)| (room, *number));
+            let records = EVENTS.multi_get(self.db(), keys).await?;
+            for (((_, position), number), record) in rows.into_iter().zip(records) {
+                let position = u64::try_from(position).unwrap_or_default();
+                end = position;
+                let Some(record) = record else { continue };
+                let to_send = self.is_local(&record.sender_id)
+                    || FORWARDED.contains(self.db(), &(room, position)).await?;
+                if to_send {
+                    return Ok(Some((number, record)));
+                }
+            }
+            if complete {
+                return Ok(None);
+            }
+        }
+    }
+
     /// The first events of a room, between these stream positions, that this server is to send to
     /// others: those of its own users and those it forwards. With the position after the last one
     /// that was looked at.

@@ -85,6 +85,13 @@ pub(super) struct MemberChange {
     pub(super) stripped_state: Box<str>,
 }
 
+impl MemberChange {
+    /// Whether the user was in the room and no longer is.
+    pub(super) fn is_departure(&self) -> bool {
+        self.old == Some(Membership::Join) && self.new != Some(Membership::Join)
+    }
+}
+
 /// The one who may change a room.
 pub(super) struct RoomWriter {
     pub(super) rooms: Rooms,

@@ -21,6 +21,12 @@ number! {
     RoomNumber
 }
 
+impl UserNumber {
+    /// No user has it: whoever sends to other servers waits under this number for what there is to
+    /// be sent.
+    pub(crate) const FOR_OTHER_SERVERS: Self = Self(u64::MAX);
+}
+
 /// How many numbers are reserved at a time.
 const BLOCK: u64 = 1_000;
 /// How many identifiers are kept in memory, each way.

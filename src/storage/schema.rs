@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     content::rows::{MediaRecord, QuarantineRecord, ThumbnailRecord, Usage, VerdictRecord},
-    e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey},
+    e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey, TrackedList},
     federation::{
         ServerKeysRecord,
         exchange::{ReceivedTransaction, StagedPdu, Waiting},
@@ -287,6 +287,38 @@ tables! {
     DEVICE_LIST_CHANGES = DeviceListChanges "device_list_changes": u64 => UserNumber;
     /// Where a user stands in `device_list_changes`.
     DEVICE_LIST_POSITIONS = DeviceListPositions "device_list_positions": UserNumber => u64;
+    /// At which stream position a device of a user of this server changed last, gone ones too.
+    DEVICE_CHANGES = DeviceChanges "device_changes" [Layout::NUMBERS.prefix(8)]:
+        (UserNumber, OwnedDeviceId) => u64;
+    /// The same of a user's cross-signing keys.
+    CROSS_SIGNING_CHANGES = CrossSigningChanges "cross_signing_changes": UserNumber => u64;
+    /// Whose devices or keys changed, at which stream position, without other servers waiting for
+    /// it yet.
+    DEVICE_LIST_OUTBOX = DeviceListOutbox "device_list_outbox": UserNumber => u64;
+    /// Whose changes a server waits for, the last one at this stream position.
+    DEVICE_LISTS_WAITING = DeviceListsWaiting "device_lists_waiting":
+        (OwnedServerName, UserNumber) => u64;
+    /// Up to which stream position a server was told of a user's keys, and the position of the last
+    /// change of a device among what it was told.
+    DEVICE_LISTS_TOLD = DeviceListsTold "device_lists_told":
+        (OwnedServerName, UserNumber) => (u64, u64);
+    /// What is known of the devices of other servers' users: the keys are with those of this
+    /// server's users.
+    TRACKED_LISTS = TrackedLists "tracked_lists": UserNumber => Json<TrackedList>;
+    /// Those of them that are to be fetched anew, by server.
+    STALE_LISTS = StaleLists "stale_lists": (OwnedServerName, UserNumber) => ();
+    /// Who left which room that was on several servers, at which stream position: perhaps no room
+    /// is shared with somebody any more.
+    DEPARTURES = Departures "departures": (u64, RoomNumber, UserNumber) => ();
+    /// Messages that wait for devices on other servers: by server, stream position and a number, the
+    /// content of an EDU.
+    TO_DEVICE_OUT = ToDeviceOut "to_device_out" [Layout::TEXT]: (OwnedServerName, u64, u32) => Vec<u8>;
+    /// Messages between devices that other servers sent, by sender and ID, with the time at which
+    /// they came, in ms since the Unix epoch: each counts once.
+    TO_DEVICE_SEEN = ToDeviceSeen "to_device_seen": (OwnedUserId, String) => u64;
+    /// The same by time.
+    TO_DEVICE_SEEN_EXPIRY = ToDeviceSeenExpiry "to_device_seen_expiry":
+        (u64, OwnedUserId, String) => ();
     /// Keys of other users that a user signed: by signer, stream position and owner of the key.
     USER_SIGNATURE_CHANGES = UserSignatureChanges "user_signature_changes" [Layout::NUMBERS.prefix(8)]:
         (UserNumber, u64, UserNumber) => ();

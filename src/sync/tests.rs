@@ -63,8 +63,14 @@ impl World {
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
         let e2ee = E2ee {
-            keys: Keys::new(db.clone(), server_name!("localhost")),
-            to_device: ToDevice::new(db.clone(), clock.clone()),
+            keys: Keys::new(db.clone(), server_name!("localhost"), None),
+            to_device: ToDevice::new(
+                db.clone(),
+                clock.clone(),
+                Random::seeded(1),
+                server_name!("localhost"),
+                false,
+            ),
         };
         let presence = Presence::new(db.clone(), clock.clone(), config::Presence::default());
         let shutdown = Shutdown::new();

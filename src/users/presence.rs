@@ -7,12 +7,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedDeviceId, presence::PresenceState};
+use ruma::{OwnedDeviceId, OwnedServerName, ServerName, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
@@ -25,7 +25,7 @@ use crate::{
     storage::{
         Batch, Db, Json, Range, Read, StorageError,
         intern::{RoomNumber, UserNumber},
-        schema::{LAST_SEEN, ROOM_MEMBERS},
+        schema::{LAST_SEEN, ROOM_MEMBERS, ROOM_SERVERS},
     },
 };
 
@@ -35,6 +35,10 @@ const OFFLINE_AFTER_MS: u64 = 30_000;
 const IDLE_AFTER_MS: u64 = 5 * 60_000;
 /// Whoever did something in this time is active now.
 const ACTIVE_MS: u64 = 60_000;
+/// What another server said of somebody holds for this time if it says nothing more.
+const REMOTE_FOR_MS: u64 = 30 * 60_000;
+/// Other servers are told of somebody who is there at least this often.
+const REMINDED_MS: u64 = 20 * 60_000;
 /// The longest status message; a longer one is refused.
 const MAX_STATUS_BYTES: usize = 1_024;
 
@@ -90,7 +94,23 @@ pub(crate) struct LastSeen {
     pub(crate) message: Option<String>,
 }
 
-/// The presence of this server's users.
+/// What another server says of one of its users.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteStatus {
+    /// How much they are there.
+    pub(crate) level: Level,
+    /// Whether they did something just now.
+    pub(crate) currently_active: bool,
+    /// What they say of themselves.
+    pub(crate) message: Option<String>,
+    /// How long ago they were active.
+    pub(crate) active_ago_ms: u64,
+}
+
+/// Called with the users of this server whom others are to be told of.
+type Told = Box<dyn Fn(Vec<UserNumber>) + Send + Sync>;
+
+/// The presence of this server's users, and of those of other servers with whom they share rooms.
 #[derive(Clone)]
 pub(crate) struct Presence {
     shared: Arc<Shared>,
@@ -100,6 +120,7 @@ struct Shared {
     db: Db,
     clock: Clock,
     settings: config::Presence,
+    told: OnceLock<Told>,
     known: Mutex<Known>,
 }
 
@@ -113,6 +134,10 @@ struct Known {
 #[derive(Default)]
 struct Person {
     devices: BTreeMap<OwnedDeviceId, Device>,
+    /// Of somebody on another server: what that said, and when it did.
+    remote: Option<(Level, bool, u64)>,
+    /// When other servers were told last of somebody here.
+    reminded_ms: u64,
     message: Option<String>,
     active_ms: u64,
     /// What others were told last, and at which position.
@@ -171,6 +196,12 @@ impl Level {
 impl Person {
     /// What there is to tell of them at this time.
     fn status(&self, now: u64) -> Status {
+        if let Some((level, currently_active, heard_ms)) = self.remote {
+            let is_over = now.saturating_sub(heard_ms) > REMOTE_FOR_MS;
+            let level = if is_over { Level::Offline } else { level };
+            let currently_active = currently_active && level == Level::Online;
+            return Status { level, currently_active, message: self.message.clone() };
+        }
         let idle = now.saturating_sub(self.active_ms) > IDLE_AFTER_MS;
         let level = self
             .devices
@@ -194,7 +225,94 @@ impl Person {
 impl Presence {
     /// Nobody is there yet.
     pub(crate) fn new(db: Db, clock: Clock, settings: config::Presence) -> Self {
-        Self { shared: Arc::new(Shared { db, clock, settings, known: Mutex::default() }) }
+        let (told, known) = (OnceLock::new(), Mutex::default());
+        Self { shared: Arc::new(Shared { db, clock, settings, told, known }) }
+    }
+
+    /// Has `told` tell other servers. Set once, when the server is put together.
+    pub(crate) fn when_told(&self, told: Told) {
+        self.shared.told.get_or_init(|| told);
+    }
+
+    /// Notes what another server says of its user, who shares a room with somebody here.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn heard(
+        &self,
+        user: UserNumber,
+        status: RemoteStatus,
+    ) -> Result<(), StorageError> {
+        let settings = &self.shared.settings;
+        let is_wanted = settings.enabled && settings.federate;
+        if !is_wanted || !self.is_near(user).await? {
+            return Ok(());
+        }
+        let now = self.shared.clock.now_ms();
+        let mut known = self.shared.known.lock();
+        let person = known.people.entry(user).or_default();
+        person.remote = Some((status.level, status.currently_active, now));
+        person.active_ms = now.saturating_sub(status.active_ago_ms).max(1);
+        let message = status.message.filter(|message| !message.is_empty());
+        person.message = message.filter(|message| message.len() <= MAX_STATUS_BYTES);
+        Ok(())
+    }
+
+    /// Whether somebody of this server is in a room with the user that is not too large.
+    async fn is_near(&self, user: UserNumber) -> Result<bool, StorageError> {
+        let db = &self.shared.db;
+        for room in joined_rooms(db, user).await? {
+            if self.members(db, room).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The other servers in rooms of a user of this one that are not too large.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn servers(
+        &self,
+        user: UserNumber,
+        own: &ServerName,
+    ) -> Result<BTreeSet<OwnedServerName>, StorageError> {
+        let db = &self.shared.db;
+        let mut found = BTreeSet::new();
+        for room in joined_rooms(db, user).await? {
+            let servers = ROOM_SERVERS.scan(db, &Range::prefix(&(room,)), usize::MAX).await?;
+            if servers.len() > 1 && self.members(db, room).await?.is_some() {
+                found.extend(servers.into_iter().map(|((_, server), _)| server));
+            }
+        }
+        found.remove(own);
+        Ok(found)
+    }
+
+    /// Tells other servers of these users, and of those who are there and whom they were not told
+    /// of for long.
+    fn tell_others(&self, mut changed: BTreeSet<UserNumber>) {
+        let Some(told) = self.shared.told.get().filter(|_| self.shared.settings.federate) else {
+            return;
+        };
+        let now = self.shared.clock.now_ms();
+        let mut known = self.shared.known.lock();
+        changed.extend(known.people.iter().filter_map(|(user, person)| {
+            let is_due = now.saturating_sub(person.reminded_ms) > REMINDED_MS;
+            (is_due && person.told.level != Level::Offline).then_some(*user)
+        }));
+        changed.retain(|user| {
+            let person = known.people.get_mut(user).filter(|person| person.remote.is_none());
+            person.is_some_and(|person| {
+                person.reminded_ms = now;
+                true
+            })
+        });
+        drop(known);
+        if !changed.is_empty() {
+            told(changed.into_iter().collect());
+        }
     }
 
     /// Tells others what changed, again and again, until the server stops.
@@ -376,6 +494,7 @@ impl Presence {
             };
             known.people.iter().filter_map(differs).collect()
         };
+        self.tell_others(changed.iter().copied().collect());
         if changed.is_empty() {
             return Ok(());
         }
@@ -392,6 +511,20 @@ impl Presence {
         {
             let mut known = self.shared.known.lock();
             let Known { people, changes } = &mut *known;
+            // Of those who went long ago everybody has heard.
+            people.retain(|user, person| {
+                let is_kept = person.told.level != Level::Offline
+                    || person.remote.is_none_or(|(_, _, heard_ms)| {
+                        now.saturating_sub(heard_ms) <= 2 * REMOTE_FOR_MS
+                    });
+                if let Some(users) = changes.get_mut(&person.position).filter(|_| !is_kept) {
+                    users.remove(user);
+                    if users.is_empty() {
+                        changes.remove(&person.position);
+                    }
+                }
+                is_kept
+            });
             for user in changed {
                 let Some(person) = people.get_mut(&user) else { continue };
                 if let Some(users) = changes.get_mut(&person.position) {

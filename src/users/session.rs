@@ -488,9 +488,9 @@ impl Sessions {
             let mut batch = Batch::new();
             DEVICES.require_equals(&mut batch, &key, &old);
             DEVICES.put(&mut batch, &key, &Json(new));
-            // The name is shown with the device's keys.
+            // The name is shown with the device's keys, though not to other servers.
             if DEVICE_KEYS.contains(&self.shared.db, &key).await? {
-                queue_change(&self.shared.db, &mut batch, user).await?;
+                queue_change(&self.shared.db, &mut batch, user, &[]).await?;
             }
             match self.shared.db.commit(batch).await {
                 Err(StorageError::Precondition { .. }) => {}

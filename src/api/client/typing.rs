@@ -1,10 +1,7 @@
 //! Who is typing.
 
 use axum::extract::State;
-use ruma::api::{
-    client::typing::create_typing_event::v3::{Request, Response, Typing as Wanted},
-    federation::transactions::edu::{Edu, TypingContent},
-};
+use ruma::api::client::typing::create_typing_event::v3::{Request, Response, Typing as Wanted};
 
 use crate::{
     api::{
@@ -31,7 +28,6 @@ pub(crate) async fn set_typing(
     };
     let room = rooms.joined(&session, &request.room_id).await?;
     typing.set(room.number, session.user, timeout, room.local_members()).await?;
-    let told = TypingContent::new(room.id.clone(), session.user_id, timeout.is_some());
-    exchange.send_edu(&room, &Edu::Typing(told));
+    exchange.send_typing(&room, &session.user_id, timeout.is_some());
     Ok(Ruma(Response::new()))
 }

@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod events;
 pub(crate) mod keys;
+pub(crate) mod keys_of_users;
 pub(crate) mod media;
 pub(crate) mod membership;
 pub(crate) mod openid;

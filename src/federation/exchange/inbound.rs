@@ -14,16 +14,14 @@ use std::{
 use federation::{MAX_EDUS, MAX_PDUS};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, TransactionId,
-    api::federation::transactions::edu::{Edu, ReceiptContent, TypingContent},
-    events::receipt::{ReceiptThread, ReceiptType},
-    serde::Raw,
+    api::federation::transactions::edu::Edu, serde::Raw,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Exchange;
 use crate::{
-    rooms::{RoomError, error::RoomError::InvalidParam, pdu::Pdu, receipts::ReadUpTo},
+    rooms::{RoomError, error::RoomError::InvalidParam, pdu::Pdu},
     storage::{
         Batch, Json, Range,
         intern::RoomNumber,
@@ -39,10 +37,10 @@ const KEPT_MS: u64 = 24 * 3_600_000;
 const REMOVED_AT_ONCE: usize = 20;
 /// How many staged events are read at once.
 const STEP: usize = 20;
-/// How many rooms of one receipt are looked at, and how many users in each.
-const MAX_RECEIPTS: usize = 100;
-/// How long somebody on another server types if their server says nothing more.
-const TYPING: Duration = Duration::from_secs(30);
+/// How long the first wait is after an error of the database; each further one is twice as long.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// The longest wait.
+const LAST_RETRY: Duration = Duration::from_mins(2);
 
 /// An event that was checked and waits for its turn.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -88,6 +86,9 @@ impl Exchange {
         if let Some(Json(answered)) = RECEIVED.get(&self.db, &(origin, id)).await? {
             return Ok(answered);
         }
+        // What counts is on disk before the transaction counts as received; if it comes again it is
+        // known by its own IDs.
+        let passing = self.take_lasting_edus(origin, edus).await?;
         let mut answer = ReceivedTransaction::default();
         let mut staged = Vec::new();
         for json in pdus {
@@ -125,11 +126,7 @@ impl Exchange {
         for room in rooms {
             self.work_on(room);
         }
-        for edu in edus {
-            if let Err(error) = self.take_edu(origin, &edu).await {
-                tracing::debug!(%origin, %error, "EDU not taken");
-            }
-        }
+        self.take_passing_edus(origin, passing).await;
         Ok(answer)
     }
 
@@ -168,25 +165,34 @@ impl Exchange {
         Ok((room.number, pdu))
     }
 
-    /// Works through the staged events of a room, unless somebody does already.
+    /// Works through the staged events of a room, unless somebody does already. If the database
+    /// fails they stay, and it is tried again, later each time.
     pub(super) fn work_on(&self, room: RoomNumber) {
         if !self.shared.at_work.lock().insert(room) {
             return;
         }
         let exchange = self.clone();
         tokio::spawn(async move {
+            let mut retry = FIRST_RETRY;
             loop {
-                let done = exchange.work_through(room).await;
-                exchange.shared.at_work.lock().remove(&room);
-                if let Err(error) = &done {
+                let done = exchange.work_through(room).await.inspect_err(|error| {
                     let error = error as &dyn std::error::Error;
-                    tracing::error!(error, room = room.0, "staged events are left for a restart");
-                    break;
+                    tracing::error!(error, room = room.0, "staged events wait for the database");
+                });
+                if done.is_err() {
+                    tokio::select! {
+                        () = exchange.shared.stopping.wait() => return,
+                        () = tokio::time::sleep(retry) => {}
+                    }
+                    retry = (retry * 2).min(LAST_RETRY);
+                    continue;
                 }
+                retry = FIRST_RETRY;
+                exchange.shared.at_work.lock().remove(&room);
                 // What was staged just before the mark was taken away found somebody at work.
                 let range = Range::prefix(&(room,));
                 let left = STAGED.scan(&exchange.db, &range, 1).await;
-                if !left.is_ok_and(|rows| !rows.is_empty())
+                if left.is_ok_and(|rows| rows.is_empty())
                     || !exchange.shared.at_work.lock().insert(room)
                 {
                     break;
@@ -207,14 +213,21 @@ impl Exchange {
                 let working = self.shared.working.acquire().await;
                 let object = serde_json::from_str(staged.pdu.get()).ok();
                 let pdu = object.and_then(|object| Pdu::parse(object, &room.rules).ok());
-                if let Some(pdu) = pdu
-                    && let Err(error) = self.take_in(&room, &pdu, &staged.origin).await
-                {
-                    let error = &error as &dyn std::error::Error;
-                    let event = pdu.event_id();
-                    tracing::info!(error, room = %room.id, %event, "an event was not taken in");
-                }
+                let done = match &pdu {
+                    Some(pdu) => self.take_in(&room, pdu, &staged.origin).await,
+                    None => Ok(()),
+                };
                 drop(working);
+                match done {
+                    // It says nothing of the event.
+                    Err(error) if error.may_pass() => return Err(error),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        let event = pdu.as_ref().map(Pdu::event_id);
+                        tracing::info!(error, room = %room.id, ?event, "an event was not taken in");
+                    }
+                    Ok(()) => {}
+                }
                 let mut batch = Batch::unsynced();
                 STAGED.delete(&mut batch, &key);
                 self.db.commit(batch).await?;
@@ -228,65 +241,6 @@ impl Exchange {
         while let Some(((room, _), _)) = STAGED.scan(&self.db, &range, 1).await?.pop() {
             self.work_on(room);
             range = range.after(&(room, u64::MAX));
-        }
-        Ok(())
-    }
-
-    async fn take_edu(&self, origin: &ServerName, edu: &Raw<Edu>) -> Result<(), RoomError> {
-        let edu = edu.deserialize().map_err(|error| InvalidParam { why: error.to_string() })?;
-        match edu {
-            Edu::Typing(typing) => self.take_typing(origin, &typing).await,
-            Edu::Receipt(receipts) => self.take_receipts(origin, &receipts).await,
-            // What this server has nothing to do with.
-            _ => Ok(()),
-        }
-    }
-
-    async fn take_typing(
-        &self,
-        origin: &ServerName,
-        typing: &TypingContent,
-    ) -> Result<(), RoomError> {
-        if typing.user_id.server_name() != origin {
-            return Err(InvalidParam { why: "another server's user".to_owned() });
-        }
-        let room = self.rooms.room_with(&typing.room_id, origin).await?;
-        let user = self.rooms.user_number(&typing.user_id).await?;
-        if !self.rooms.is_joined(&room, user).await? {
-            return Err(RoomError::NotInRoom { room: room.id.clone() });
-        }
-        let timeout = typing.typing.then_some(TYPING);
-        Ok(self.typing.set(room.number, user, timeout, room.local_members()).await?)
-    }
-
-    async fn take_receipts(
-        &self,
-        origin: &ServerName,
-        receipts: &ReceiptContent,
-    ) -> Result<(), RoomError> {
-        for (room_id, map) in receipts.receipts.iter().take(MAX_RECEIPTS) {
-            let Ok(room) = self.rooms.room_with(room_id, origin).await else { continue };
-            for (user_id, receipt) in map.read.iter().take(MAX_RECEIPTS) {
-                if user_id.server_name() != origin {
-                    continue;
-                }
-                let user = self.rooms.user_number(user_id).await?;
-                if !self.rooms.is_joined(&room, user).await? {
-                    continue;
-                }
-                let Some(event_id) = receipt.event_ids.last() else { continue };
-                let Some((_, event)) = self.rooms.pdu(&room, event_id).await? else { continue };
-                let thread = match &receipt.data.thread {
-                    ReceiptThread::Main => "main",
-                    ReceiptThread::Thread(thread) => thread.as_str(),
-                    _ => "",
-                };
-                let up_to = ReadUpTo { event_id: event_id.clone(), position: event.position };
-                let members = room.local_members();
-                self.receipts
-                    .set(room.number, user, &ReceiptType::Read, thread, &up_to, &members)
-                    .await?;
-            }
         }
         Ok(())
     }

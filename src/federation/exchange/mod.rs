@@ -2,10 +2,13 @@
 
 mod backfill;
 mod callers;
+mod edus;
 mod gaps;
 mod inbound;
+mod lasting;
 mod membership;
 mod outbound;
+mod passing;
 mod spaces;
 mod third_party;
 
@@ -25,9 +28,11 @@ pub(crate) use third_party::ThirdPartyInvite;
 use super::Federation;
 use crate::{
     clock::Clock,
+    e2ee::E2ee,
     rooms::{Rooms, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
     storage::{Db, intern::RoomNumber},
+    users::presence::Presence,
 };
 
 /// In how many rooms events are taken in at the same time.
@@ -40,15 +45,39 @@ pub(crate) struct Exchange {
     rooms: Rooms,
     typing: Typing,
     receipts: Receipts,
+    presence: Presence,
+    e2ee: E2ee,
     db: Db,
     clock: Clock,
     shared: Arc<Shared>,
+}
+
+/// What is exchanged besides events.
+pub(crate) struct Besides {
+    typing: Typing,
+    receipts: Receipts,
+    presence: Presence,
+    e2ee: E2ee,
+}
+
+impl Besides {
+    /// Who types, has read, is there; keys, and messages between devices.
+    pub(crate) fn new(
+        typing: &Typing,
+        receipts: &Receipts,
+        presence: &Presence,
+        e2ee: &E2ee,
+    ) -> Self {
+        let (typing, receipts) = (typing.clone(), receipts.clone());
+        Self { typing, receipts, presence: presence.clone(), e2ee: e2ee.clone() }
+    }
 }
 
 struct Shared {
     /// Rooms whose staged events somebody is working through.
     at_work: Mutex<HashSet<RoomNumber>>,
     working: Semaphore,
+    stopping: Stopping,
     senders: outbound::Senders,
     backfills: backfill::Backfills,
     spaces: spaces::KnownSpaces,
@@ -59,23 +88,26 @@ impl Exchange {
     pub(crate) fn new(
         federation: Federation,
         rooms: Rooms,
-        typing: Typing,
-        receipts: Receipts,
+        besides: Besides,
         db: Db,
         clock: Clock,
+        stopping: Stopping,
     ) -> Self {
         let shared = Shared {
             at_work: Mutex::default(),
             working: Semaphore::new(ROOMS_AT_ONCE),
+            stopping,
             senders: outbound::Senders::default(),
             backfills: backfill::Backfills::default(),
             spaces: spaces::known_spaces(),
         };
-        Self { federation, rooms, typing, receipts, db, clock, shared: Arc::new(shared) }
+        let Besides { typing, receipts, presence, e2ee } = besides;
+        let shared = Arc::new(shared);
+        Self { federation, rooms, typing, receipts, presence, e2ee, db, clock, shared }
     }
 
     /// Goes on with what was interrupted, and does what comes, until the server stops.
-    pub(crate) async fn run(self, stopping: Stopping) {
+    pub(crate) async fn run(self) {
         if !self.federation.is_enabled() {
             return;
         }
@@ -83,7 +115,7 @@ impl Exchange {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "events that came before the restart can't be read");
         }
-        self.run_outbound(stopping).await;
+        self.run_outbound().await;
     }
 
     /// Other servers.

@@ -8,32 +8,30 @@
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#transactions>
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use federation::{Backoff, Destination, Limits, MAX_EDUS, MAX_PDUS, Next};
 use parking_lot::Mutex;
 use ruma::{
-    EventId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    EventId, OwnedServerName, OwnedUserId, ServerName, UInt,
     api::federation::transactions::{
-        edu::{Edu, ReceiptContent, ReceiptData, ReceiptMap},
+        edu::{PresenceUpdate, ReceiptData},
         send_transaction_message,
     },
     events::receipt::{Receipt, ReceiptThread},
-    serde::Raw,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::Exchange;
+use super::{Exchange, lasting::Lasting, passing::Passing};
 use crate::{
     rooms::{Room, RoomError, record::EventRecord},
-    shutdown::Stopping,
     storage::{
         Batch, Json, Range, StorageError,
-        intern::RoomNumber,
+        intern::{RoomNumber, UserNumber},
         schema::{DESTINATIONS, EVENTS, OUTBOX, WAITING},
     },
 };
@@ -42,8 +40,13 @@ use crate::{
 const TRANSACTION: Limits = Limits { timeout: Duration::from_mins(1), max_bytes: 1 << 20 };
 /// How many rows of the outbox are worked on at once.
 const STEP: usize = 100;
-/// How many EDUs wait for a server; the oldest go first.
-const MAX_WAITING_EDUS: usize = 200;
+/// How many transactions are on their way at the same time.
+const MAX_AT_ONCE: usize = 64;
+/// How many of them to servers that did not take the last one: those that are gone keep nobody
+/// waiting.
+const FAILED_AT_ONCE: usize = 16;
+/// Of a room with more events than this, a server that was away for long is sent the newest alone.
+const CATCH_UP_OVER: usize = 50;
 
 /// That a server waits for events of a room: those with stream positions from `from` to `until`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -57,32 +60,49 @@ pub(crate) struct Waiting {
 pub(super) struct Senders {
     known: Mutex<BTreeMap<OwnedServerName, Sender>>,
     changed: Notify,
+    /// Whose turn it is next, if not everybody's was.
+    next: Mutex<Option<OwnedServerName>>,
 }
 
 #[derive(Default)]
 struct Sender {
     state: Destination,
-    edus: VecDeque<Raw<Edu>>,
+    passing: Passing,
+    /// Whether its pause is on disk.
+    is_pause_kept: bool,
 }
 
 /// What a transaction carries, and what is done once it is taken.
+#[derive(Default)]
 struct Load {
     pdus: Vec<Box<RawValue>>,
-    edus: Vec<Raw<Edu>>,
+    lasting: Lasting,
+    passing: Passing,
     /// The marks it covers: as they were, and from where they go on.
     marks: Vec<(RoomNumber, Waiting, u64)>,
     more: bool,
 }
 
+impl Load {
+    fn is_empty(&self) -> bool {
+        self.pdus.is_empty() && self.lasting.edus.is_empty() && self.passing.is_empty()
+    }
+}
+
 impl Exchange {
     /// Takes over what is in the outbox and sends what waits, until the server stops.
-    pub(super) async fn run_outbound(&self, stopping: Stopping) {
+    pub(super) async fn run_outbound(&self) {
+        let waiter = self.db.wait_for(UserNumber::FOR_OTHER_SERVERS);
         if let Err(error) = self.resume_sending().await {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "what other servers wait for can't be read");
         }
         loop {
-            if let Err(error) = self.distribute().await {
+            let distributed = async {
+                self.distribute().await?;
+                self.distribute_lasting().await
+            };
+            if let Err(error) = distributed.await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the outbox can't be worked through");
             }
@@ -91,7 +111,8 @@ impl Exchange {
                 Duration::from_millis(at.saturating_sub(self.clock.now_ms()).max(1))
             });
             tokio::select! {
-                () = stopping.wait() => return,
+                () = self.shared.stopping.wait() => return,
+                () = waiter.woken() => {}
                 () = self.rooms.outbox_changed().notified() => {}
                 () = self.shared.senders.changed.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -101,16 +122,29 @@ impl Exchange {
 
     /// Destinations as they were before a restart.
     async fn resume_sending(&self) -> Result<(), RoomError> {
+        let mut servers = self.servers_with_lasting().await?;
         let mut range = Range::all();
         while let Some(((server, _), _)) = WAITING.scan(&self.db, &range, 1).await?.pop() {
+            range = range.after(&(&*server, RoomNumber(u64::MAX)));
+            servers.insert(server);
+        }
+        for server in servers {
             let backoff = DESTINATIONS.get(&self.db, &server).await?;
+            let is_pause_kept = backoff.is_some();
             let backoff = backoff.map(|Json(backoff)| backoff).unwrap_or_default();
             let state = Destination::restored(backoff);
-            range = range.after(&(&*server, RoomNumber(u64::MAX)));
-            let sender = Sender { state, edus: VecDeque::new() };
+            let sender = Sender { state, passing: Passing::default(), is_pause_kept };
             self.shared.senders.known.lock().insert(server, sender);
         }
         Ok(())
+    }
+
+    /// Something waits for these servers.
+    pub(super) fn queued_for(&self, servers: impl IntoIterator<Item = OwnedServerName>) {
+        let mut known = self.shared.senders.known.lock();
+        for server in servers {
+            known.entry(server).or_default().state.queued();
+        }
     }
 
     /// Turns rows of the outbox into marks.
@@ -143,10 +177,7 @@ impl Exchange {
             }
             // If this is lost the outbox still has the rows.
             self.db.commit(batch).await?;
-            let mut known = self.shared.senders.known.lock();
-            for (server, _) in marks.into_keys() {
-                known.entry(server).or_default().state.queued();
-            }
+            self.queued_for(marks.into_keys().map(|(server, _)| server));
         }
     }
 
@@ -172,10 +203,31 @@ impl Exchange {
         let now = self.clock.now_ms();
         let mut due = None;
         let mut known = self.shared.senders.known.lock();
-        known.retain(|_, sender| !sender.state.is_idle() || !sender.edus.is_empty());
-        for (server, sender) in known.iter_mut() {
+        known.retain(|_, sender| {
+            !sender.state.is_idle() || !sender.passing.is_empty() || sender.is_pause_kept
+        });
+        let (mut flying, mut of_failed) = (0, 0);
+        for sender in known.values().filter(|sender| sender.state.is_in_flight()) {
+            flying += 1;
+            of_failed += usize::from(sender.state.backoff() != Backoff::default());
+        }
+        let mut next = self.shared.senders.next.lock();
+        let first = next.take();
+        let (after, before): (Vec<_>, Vec<_>) = known
+            .iter_mut()
+            .partition(|(server, _)| first.as_ref().is_none_or(|first| *server >= first));
+        for (server, sender) in after.into_iter().chain(before) {
+            let failed = sender.state.backoff() != Backoff::default();
+            let is_full = flying >= MAX_AT_ONCE || (failed && of_failed >= FAILED_AT_ONCE);
+            if is_full && sender.state.is_due(now) {
+                // When one of those on their way is done it goes on here.
+                next.get_or_insert_with(|| server.clone());
+                continue;
+            }
             match sender.state.next(now) {
                 Next::Send => {
+                    flying += 1;
+                    of_failed += usize::from(failed);
                     let (exchange, server) = (self.clone(), server.clone());
                     tokio::spawn(async move { exchange.send_to(&server).await });
                 }
@@ -190,49 +242,58 @@ impl Exchange {
     async fn send_to(&self, server: &ServerName) {
         let load = self.load_for(server).await;
         let outcome = match load {
-            Ok(load) if load.pdus.is_empty() && load.edus.is_empty() => {
-                self.advance(server, &load.marks).await.map(|()| None)
+            Ok(load) if load.is_empty() => {
+                self.advance(server, &load).await.map(|()| (false, load.more))
             }
             Ok(load) => match self.deliver(server, &load).await {
-                Ok(()) => self.advance(server, &load.marks).await.map(|()| Some(load.more)),
+                Ok(()) => self.advance(server, &load).await.map(|()| (true, load.more)),
                 Err(error) => {
                     tracing::debug!(%server, error, "a transaction was not taken");
-                    self.failed(server, load.edus).await;
+                    self.failed(server, load.passing).await;
                     return;
                 }
             },
             Err(error) => Err(error),
         };
-        let had_failed = {
+        let was_pause_kept = {
             let mut known = self.shared.senders.known.lock();
             let sender = known.entry(server.to_owned()).or_default();
-            let had_failed = sender.state.backoff() != Backoff::default();
+            let mut was_pause_kept = false;
             match outcome {
-                Ok(Some(more)) => sender.state.sent(more || !sender.edus.is_empty()),
-                Ok(None) => sender.state.empty(),
+                Ok((true, more)) => {
+                    sender.state.sent(more || !sender.passing.is_empty());
+                    was_pause_kept = std::mem::take(&mut sender.is_pause_kept);
+                }
+                Ok((false, more)) => {
+                    sender.state.empty();
+                    if more {
+                        sender.state.queued();
+                    } else if sender.state.backoff() == Backoff::default() {
+                        // It spoke to us, and nothing waits for it any more.
+                        was_pause_kept = std::mem::take(&mut sender.is_pause_kept);
+                    }
+                }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, %server, "a transaction can't be made");
                     sender.state.failed(self.clock.now_ms(), 0);
                 }
             }
-            had_failed
+            was_pause_kept
         };
-        if had_failed {
+        if was_pause_kept {
             self.keep_backoff(server, None).await;
         }
         self.shared.senders.changed.notify_one();
     }
 
-    /// The same is sent again later; EDUs that are replaced by then come first.
-    async fn failed(&self, server: &ServerName, edus: Vec<Raw<Edu>>) {
+    /// The same is sent again later.
+    async fn failed(&self, server: &ServerName, passing: Passing) {
         let backoff = {
             let mut known = self.shared.senders.known.lock();
             let sender = known.entry(server.to_owned()).or_default();
-            for edu in edus.into_iter().rev() {
-                sender.edus.push_front(edu);
-            }
-            sender.edus.truncate(MAX_WAITING_EDUS);
+            sender.passing.put_back(passing);
+            sender.is_pause_kept = true;
             let spread = self.federation.spread();
             sender.state.failed(self.clock.now_ms(), spread);
             sender.state.backoff()
@@ -254,13 +315,15 @@ impl Exchange {
 
     /// What waits for a server, as much as one transaction holds.
     async fn load_for(&self, server: &ServerName) -> Result<Load, RoomError> {
-        let edus: Vec<Raw<Edu>> = {
+        let lasting = self.lasting_for(server).await?;
+        let (passing, is_behind) = {
             let mut known = self.shared.senders.known.lock();
             let waiting = known.entry(server.to_owned()).or_default();
-            let count = waiting.edus.len().min(MAX_EDUS);
-            waiting.edus.drain(..count).collect()
+            let room_left = MAX_EDUS.saturating_sub(lasting.edus.len());
+            (waiting.passing.take(room_left), waiting.state.is_behind())
         };
-        let mut load = Load { pdus: Vec::new(), edus, marks: Vec::new(), more: false };
+        let more = lasting.more;
+        let mut load = Load { lasting, passing, more, ..Load::default() };
         let marks = WAITING.scan(&self.db, &Range::prefix(&(server,)), MAX_PDUS + 1).await?;
         for ((_, number), Json(mark)) in marks {
             let room_left = MAX_PDUS.saturating_sub(load.pdus.len());
@@ -268,8 +331,15 @@ impl Exchange {
                 load.more = true;
                 break;
             }
-            let (events, next) =
-                self.rooms.events_to_send(number, mark.from, mark.until, room_left).await?;
+            let rooms = &self.rooms;
+            let (mut events, mut next) =
+                rooms.events_to_send(number, mark.from, mark.until, room_left).await?;
+            if is_behind && next <= mark.until && events.len() >= CATCH_UP_OVER.min(room_left) {
+                if let Some(newest) = rooms.newest_to_send(number, next, mark.until).await? {
+                    events = vec![newest];
+                }
+                next = mark.until.saturating_add(1);
+            }
             for (_, event) in events {
                 if event.sender_id.server_name() != server {
                     let json = RawValue::from_string(event.json.into());
@@ -290,7 +360,7 @@ impl Exchange {
             self.clock.now(),
         );
         request.pdus.clone_from(&load.pdus);
-        request.edus.clone_from(&load.edus);
+        request.edus = load.lasting.edus.iter().cloned().chain(load.passing.edus()).collect();
         let answer = self.federation.tell(server, request, TRANSACTION).await;
         let answer = answer.map_err(|error| match std::error::Error::source(&error) {
             Some(source) => format!("{error}: {source}"),
@@ -305,12 +375,9 @@ impl Exchange {
     }
 
     /// Takes marks away that are done with, or moves them on.
-    async fn advance(
-        &self,
-        server: &ServerName,
-        marks: &[(RoomNumber, Waiting, u64)],
-    ) -> Result<(), RoomError> {
-        for (room, mark, next) in marks {
+    async fn advance(&self, server: &ServerName, load: &Load) -> Result<(), RoomError> {
+        self.done_with(server, &load.lasting).await?;
+        for (room, mark, next) in &load.marks {
             let key = (server, *room);
             let mut seen = *mark;
             loop {
@@ -346,7 +413,13 @@ impl Exchange {
 
     /// Tells the other servers in a room how far a user has read: `thread` is empty for a receipt
     /// without one.
-    pub(crate) fn send_receipt(&self, room: &Room, user: &UserId, event: &EventId, thread: &str) {
+    pub(crate) fn send_receipt(
+        &self,
+        room: &Room,
+        user: &OwnedUserId,
+        event: &EventId,
+        thread: &str,
+    ) {
         let mut receipt = Receipt::new(self.clock.now());
         receipt.thread = match thread {
             "" => ReceiptThread::Unthreaded,
@@ -357,28 +430,66 @@ impl Exchange {
             },
         };
         let data = ReceiptData::new(receipt, vec![event.to_owned()]);
-        let map = ReceiptMap::new([(user.to_owned(), data)].into());
-        let content = ReceiptContent::new([(room.id.clone(), map)].into());
-        self.send_edu(room, &Edu::Receipt(content));
+        self.pass_on(self.rooms.other_servers(room), |passing, _| {
+            passing.add_receipt(&room.id, user, thread, data.clone());
+        });
     }
 
-    /// Sends an EDU to the other servers in a room. It may be lost: it is soon replaced.
-    pub(crate) fn send_edu(&self, room: &Room, edu: &Edu) {
+    /// Tells the other servers in a room that a user types, or does so no longer.
+    pub(crate) fn send_typing(&self, room: &Room, user: &OwnedUserId, typing: bool) {
+        self.pass_on(self.rooms.other_servers(room), |passing, is_there| {
+            // Whoever does not answer has no use for it when it does.
+            if is_there {
+                passing.add_typing(&room.id, user, typing);
+            }
+        });
+    }
+
+    /// Tells other servers what these users of this one are doing: those with somebody in the same
+    /// rooms.
+    pub(crate) fn tell_presence(&self, users: Vec<UserNumber>) {
         if !self.federation.is_enabled() {
             return;
         }
-        let servers = self.rooms.other_servers(room);
-        if servers.is_empty() {
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            for user in users {
+                if let Err(error) = exchange.tell_presence_of(user).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "other servers are not told of somebody's presence");
+                }
+            }
+        });
+    }
+
+    async fn tell_presence_of(&self, user: UserNumber) -> Result<(), StorageError> {
+        let servers = self.presence.servers(user, self.rooms.server_name()).await?;
+        let Some((status, ago)) = self.presence.status(user) else { return Ok(()) };
+        let user_id = self.db.users().name(&self.db, user).await?;
+        let ago = UInt::new_saturating(ago.unwrap_or_default());
+        let mut update = PresenceUpdate::new(user_id, status.level.state(), ago);
+        update.currently_active = status.currently_active;
+        update.status_msg = status.message;
+        self.pass_on(servers.into_iter().collect(), |passing, _| {
+            passing.add_presence(update.clone());
+        });
+        Ok(())
+    }
+
+    /// Has something sent that may be lost: it is soon replaced. `add` is told whether the server
+    /// took the last transaction.
+    pub(super) fn pass_on(
+        &self,
+        servers: Vec<OwnedServerName>,
+        mut add: impl FnMut(&mut Passing, bool),
+    ) {
+        if !self.federation.is_enabled() || servers.is_empty() {
             return;
         }
-        let Ok(edu) = Raw::new(edu) else { return };
         let mut known = self.shared.senders.known.lock();
         for server in servers {
             let sender = known.entry(server).or_default();
-            sender.edus.push_back(edu.clone());
-            if sender.edus.len() > MAX_WAITING_EDUS {
-                sender.edus.pop_front();
-            }
+            add(&mut sender.passing, sender.state.backoff() == Backoff::default());
             sender.state.queued();
         }
         self.shared.senders.changed.notify_one();

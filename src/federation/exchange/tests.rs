@@ -2,7 +2,9 @@
 
 mod backfill;
 mod elsewhere;
+mod encryption;
 mod endpoints;
+mod passing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -202,6 +204,8 @@ struct Peer {
     earlier: Arc<Mutex<Vec<Value>>>,
     /// What it answers to `/state_ids`.
     state_ids: Arc<Mutex<Value>>,
+    /// What it answers to `/user/devices`.
+    devices: Arc<Mutex<Value>>,
     transaction: u64,
 }
 
@@ -218,6 +222,8 @@ impl Peer {
         let (earlier, state_ids) =
             (Arc::<Mutex<Vec<Value>>>::default(), Arc::<Mutex<Value>>::default());
         let (earlier_answer, state_answer) = (Arc::clone(&earlier), Arc::clone(&state_ids));
+        let devices = Arc::<Mutex<Value>>::default();
+        let devices_answer = Arc::clone(&devices);
         let origin = name.to_owned();
         let router = Router::new()
             .route(
@@ -242,9 +248,13 @@ impl Peer {
             .route(
                 "/_matrix/federation/v1/state_ids/{room}",
                 get(move || std::future::ready(Json(state_answer.lock().clone()))),
+            )
+            .route(
+                "/_matrix/federation/v1/user/devices/{user}",
+                get(move || std::future::ready(Json(devices_answer.lock().clone()))),
             );
         network.connect(&config(name).server_name, router);
-        Self { federation, missing, earlier, state_ids, transaction: 0 }
+        Self { federation, missing, earlier, state_ids, devices, transaction: 0 }
     }
 
     fn name(&self) -> &ServerName {
@@ -307,6 +317,22 @@ impl Peer {
         let mut request =
             send_transaction_message::v1::Request::new(id.into(), self.name().to_owned(), now);
         request.pdus = events.iter().map(|event| to_raw_value(event).unwrap()).collect();
+        self.federation.tell(to, request, LIMITS).await
+    }
+}
+
+impl Peer {
+    async fn send_edus(
+        &self,
+        id: &str,
+        to: &ServerName,
+        edus: &[&Value],
+    ) -> Result<send_transaction_message::v1::Response, PeerError> {
+        let now = ruma::MilliSecondsSinceUnixEpoch(START_MS.try_into().unwrap());
+        let mut request =
+            send_transaction_message::v1::Request::new(id.into(), self.name().to_owned(), now);
+        let raw = |edu: &&Value| ruma::serde::Raw::from_json(to_raw_value(edu).unwrap());
+        request.edus = edus.iter().map(raw).collect();
         self.federation.tell(to, request, LIMITS).await
     }
 }
