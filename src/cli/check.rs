@@ -1,13 +1,9 @@
 //! `myelin check`: is this configuration all right, and what does it mean? With `--rooms`: does what
 //! is stored about rooms follow from their events?
 
-use std::{
-    error::Error,
-    fs::File,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{error::Error, fs::File, path::Path};
 
+use super::print;
 use crate::{
     clock::{Clock, Random},
     config::{Config, REFERENCE},
@@ -70,14 +66,6 @@ pub(super) fn check_rooms(path: Option<&Path>) -> Result<(), Box<dyn Error>> {
 /// Prints the annotated list of keys.
 pub(super) fn print_reference() -> Result<(), Box<dyn Error>> {
     print(REFERENCE)
-}
-
-fn print(text: &str) -> Result<(), Box<dyn Error>> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // `myelin check | head`
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
-    }
 }
 
 /// Files that are only opened when the server starts.

@@ -1,10 +1,12 @@
 //! The command line.
 
 mod check;
+mod keys;
 mod serve;
 
 use std::{
     error::Error,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -41,6 +43,13 @@ enum Command {
         #[arg(long, conflicts_with = "reference")]
         rooms: bool,
     },
+    /// Print the keys that the server signs with and signed with before. The server must not be
+    /// running.
+    SigningKeys {
+        /// Make a new key first. Other servers go on taking what was signed with the old one.
+        #[arg(long)]
+        rotate: bool,
+    },
 }
 
 /// Runs the command that the process was started with.
@@ -54,6 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check { rooms: true, .. } => check::check_rooms(path),
         Command::Check { reference: true, .. } => check::print_reference(),
         Command::Check { .. } => check::run(path),
+        Command::SigningKeys { rotate } => keys::run(path, rotate),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,6 +77,15 @@ pub(crate) fn run() -> ExitCode {
 /// With the environment of the process.
 fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
     Config::load(path, std::env::vars_os())
+}
+
+/// On stdout.
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // `myelin check | head`
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 fn with_causes(error: &dyn Error) -> String {

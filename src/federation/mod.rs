@@ -27,6 +27,7 @@ use http::{HeaderMap, header};
 use moka::sync::Cache;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, OwnedTransactionId, ServerName,
+    serde::{Base64, base64::Standard},
     signatures::Ed25519KeyPair,
 };
 
@@ -39,7 +40,7 @@ use crate::{
     clock::{Clock, Random},
     config::Config,
     outgoing::{Outgoing, OutgoingError},
-    rooms::keys::ServerKey,
+    rooms::keys::{RetiredKey, ServerKey},
     storage::{Db, StorageError},
 };
 use keys::{FetchedKeys, StoredKeys};
@@ -226,10 +227,18 @@ impl Federation {
         if server == self.server_name() {
             // Nobody has to be asked for one's own key.
             let key = &self.shared.key;
-            return if id == key.key_id() {
-                Ok(key.verifying_key())
-            } else {
-                Err(KeyRingError::NotFound { server: server.to_owned(), key: id.to_owned() })
+            let not_found =
+                || KeyRingError::NotFound { server: server.to_owned(), key: id.to_owned() };
+            if id == key.key_id() {
+                return Ok(key.verifying_key());
+            }
+            let old = key.retired().iter().find(|old| old.key_id == id).ok_or_else(not_found)?;
+            return match purpose {
+                Purpose::AnyEvent => Ok(old.key),
+                Purpose::Event { origin_server_ts } if origin_server_ts <= old.expired_ms => {
+                    Ok(old.key)
+                }
+                Purpose::Event { .. } | Purpose::Request => Err(not_found()),
             };
         }
         self.shared.key_ring.key(server, id, purpose, helper).await
@@ -275,7 +284,7 @@ impl Federation {
                     [(key.key_id().to_owned(), CanonicalJsonValue::Object(public))].into(),
                 ),
             ),
-            ("old_verify_keys".to_owned(), CanonicalJsonValue::Object([].into())),
+            ("old_verify_keys".to_owned(), CanonicalJsonValue::Object(old_keys(key))),
             (
                 "valid_until_ts".to_owned(),
                 // Exact up to the year 287,396.
@@ -328,6 +337,20 @@ impl Federation {
             object.insert("unsigned".to_owned(), unsigned);
         }
     }
+}
+
+/// The keys that events were signed with before, as they are published.
+fn old_keys(key: &ServerKey) -> CanonicalJsonObject {
+    let published = |old: &RetiredKey| {
+        let key = Base64::<Standard>::new(old.key.as_bytes().to_vec()).encode();
+        let expired_ms = old.expired_ms.try_into().unwrap_or_default();
+        let old_key = CanonicalJsonObject::from([
+            ("key".to_owned(), CanonicalJsonValue::String(key)),
+            ("expired_ts".to_owned(), CanonicalJsonValue::Integer(expired_ms)),
+        ]);
+        (old.key_id.clone(), CanonicalJsonValue::Object(old_key))
+    };
+    key.retired().iter().map(published).collect()
 }
 
 fn now_of(clock: &Clock) -> Now {

@@ -1,5 +1,6 @@
 //! Servers that meet: keys, signatures, questions.
 
+use federation::Purpose;
 use http::{Method, Request, StatusCode, header};
 use ruma::{OwnedServerName, server_name};
 use serde_json::{Value, json};
@@ -7,8 +8,9 @@ use serde_json::{Value, json};
 use super::testing::Network;
 use crate::{
     api::testing::{Answer, TestServer, open_config},
-    clock::Clock,
+    clock::{Clock, Random},
     config::Config,
+    rooms::keys::ServerKey,
     storage::Db,
 };
 
@@ -235,4 +237,33 @@ async fn the_version_is_told_to_everybody() {
     let (status, answer): (StatusCode, Value) = server.request(Method::GET, path, None, None).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(answer["server"]["name"], "myelin");
+}
+
+/// What was signed before is still taken, as far as it says so; requests want the new key.
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#get_matrixkeyv2server>
+#[tokio::test]
+async fn a_key_that_was_replaced_is_published_as_an_old_one() {
+    let network = Network::default();
+    let (db, random) = (Db::in_memory().await, Random::seeded(5));
+    let name = server_name!("a.example");
+    let old = ServerKey::load(&db, &random, name).await.unwrap();
+    let new = ServerKey::rotate(&db, &random, name, START_MS).await.unwrap();
+    let clock = Clock::manual(START_MS + 1_000);
+    let a = TestServer::among(&network, &config("a.example"), db, clock, 1).await;
+    let keys = a.request(Method::GET, "/_matrix/key/v2/server", None, None).await.1;
+    let old_key = &keys["old_verify_keys"][old.key_id()];
+    assert_eq!(*old_key, json!({ "key": old.public_key(), "expired_ts": START_MS }));
+    let current: Vec<&String> = keys["verify_keys"].as_object().unwrap().keys().collect();
+    assert_eq!(current, [new.key_id()]);
+    assert!(keys["signatures"]["a.example"][new.key_id()].is_string());
+
+    let b = server(&network, "b.example", 2).await;
+    for federation in [a.server.federation(), b.server.federation()] {
+        let key = async |purpose| federation.event_key(name, old.key_id(), purpose, None).await;
+        let before = Purpose::Event { origin_server_ts: START_MS - 1 };
+        assert_eq!(key(before).await.unwrap(), old.verifying_key());
+        let after = Purpose::Event { origin_server_ts: START_MS + 1 };
+        assert!(key(after).await.is_err());
+        assert!(key(Purpose::Request).await.is_err());
+    }
 }

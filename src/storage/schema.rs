@@ -181,6 +181,8 @@ tables! {
     PUBLIC_ROOMS = PublicRooms "public_rooms": RoomNumber => ();
     /// The keys this server signs with; the last one is used.
     SIGNING_KEYS = SigningKeys "signing_keys": u64 => SigningKeyRecord;
+    /// Since when a key is no longer signed with, in ms since the Unix epoch.
+    RETIRED_SIGNING_KEYS = RetiredSigningKeys "retired_signing_keys": u64 => u64;
     /// Events from other servers that were checked and acknowledged and wait for their turn, by room
     /// and the order in which they came.
     STAGED = Staged "staged" [Layout::TEXT.prefix(8)]: (RoomNumber, u64) => Json<StagedPdu>;

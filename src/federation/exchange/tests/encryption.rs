@@ -133,7 +133,7 @@ async fn keys_of_another_server_are_asked_for_once_and_kept_up_to_date() {
     };
     let first = key(&found);
     assert!(first.is_string(), "{found}");
-    assert_eq!(found["failures"], json!({}));
+    assert!(found["failures"].is_null(), "{found}");
     let b_name = server_name!("b.example");
     let devices = "/_matrix/federation/v1/user/devices";
     let asked = network.count(b_name, devices);
