@@ -334,7 +334,8 @@ mod tests {
     };
 
     fn engine(directory: &Path) -> RocksEngine {
-        RocksEngine::open(directory, 0, true, Arc::default()).unwrap()
+        // Enough that the write buffers of all tables leave something in memory of what was read.
+        RocksEngine::open(directory, 64 << 20, true, Arc::default()).unwrap()
     }
 
     fn key(row: u64) -> Vec<u8> {
