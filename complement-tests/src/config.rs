@@ -37,6 +37,12 @@ impl Config {
         Self { table: Table::new() }
     }
 
+    /// `server_name`.
+    pub(crate) fn server_name(&self) -> String {
+        let name = self.table.get("server_name").and_then(Value::as_str);
+        name.unwrap_or("localhost").to_owned()
+    }
+
     pub(crate) fn is_nothing(&self) -> bool {
         self.table.is_empty()
     }

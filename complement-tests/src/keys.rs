@@ -32,6 +32,13 @@ impl Signer {
         BASE64_STANDARD_NO_PAD.encode(self.key.verifying_key().as_bytes())
     }
 
+    /// The signature of all of this object.
+    pub fn signature(&self, object: &Value) -> String {
+        // Keys are sorted, and nothing in tests needs escaping: this is canonical JSON.
+        let signature = self.key.sign(object.to_string().as_bytes());
+        BASE64_STANDARD_NO_PAD.encode(signature.to_bytes())
+    }
+
     /// Adds the signature of `user_id` by the key called `ed25519:key_name`.
     pub fn sign(&self, user_id: &str, key_name: &str, mut object: Value) -> Value {
         let mut signed = object.clone();
@@ -39,9 +46,7 @@ impl Signer {
             signed.remove("signatures");
             signed.remove("unsigned");
         }
-        // Keys are sorted, and nothing here needs escaping: this is canonical JSON.
-        let signature = self.key.sign(signed.to_string().as_bytes());
-        let signature = BASE64_STANDARD_NO_PAD.encode(signature.to_bytes());
+        let signature = self.signature(&signed);
         object["signatures"][user_id][format!("ed25519:{key_name}")] = signature.into();
         object
     }

@@ -18,6 +18,8 @@
 //! # }
 //! ```
 //!
+//! [`peer::Peer`] is another homeserver, driven by hand, honest or not.
+//!
 //! What goes wrong ends the test with the request and the whole answer; the
 //! server's log follows. A test that passes prints nothing.
 
@@ -37,10 +39,12 @@ mod client;
 mod config;
 mod json;
 mod keys;
+pub mod peer;
 mod process;
 mod server;
 mod shared_secret;
 mod sync;
+mod waiting;
 
 pub use answer::Answer;
 pub use binary::homeserver_binary;
@@ -52,3 +56,4 @@ pub use process::{Exit, Process};
 pub use server::Server;
 pub use shared_secret::registration_mac;
 pub use sync::{Sync, ephemeral, timeline};
+pub use waiting::wait_until;

@@ -84,6 +84,15 @@ impl Server {
         &self.inner.url
     }
 
+    /// Its server name, as its configuration says; that of the default one if it is not of this
+    /// test.
+    pub fn name(&self) -> String {
+        match &self.inner.own {
+            Some(own) => lock(&own.config).server_name(),
+            None => Config::default().server_name(),
+        }
+    }
+
     /// Somebody without an account.
     pub fn anonymous(&self) -> Client {
         Client::new(&self.inner.url)
