@@ -168,8 +168,8 @@ impl Exchange {
         Ok(!matches!(ingested, Ingested::Missing { .. }))
     }
 
-    /// The state before an event as `server` tells it, as far as it is to be had: its events and
-    /// what authorizes them are here then. None if `server` does not tell.
+    /// The state before an event as `server` tells it: its events and what authorizes them are here
+    /// then, but for those that are not what they should be. None if `server` does not tell all.
     pub(super) async fn fetch_state(
         &self,
         room: &Arc<Room>,
@@ -187,19 +187,26 @@ impl Exchange {
         };
         let all: Vec<OwnedEventId> =
             ids.auth_chain_ids.iter().chain(&ids.pdu_ids).cloned().collect();
-        let unknown = self.rooms.unknown_events(room, &all).await?;
-        if unknown.len() > MAX_SINGLE {
+        let mut unknown = self.rooms.unknown_events(room, &all).await?;
+        if unknown.len() <= MAX_SINGLE {
+            self.fetch_outliers(room, unknown, server).await?;
+            unknown = self.rooms.unknown_events(room, &all).await?;
+        }
+        if !unknown.is_empty() {
             let request = get_room_state::v1::Request::new(event, room.id.clone());
             match self.federation.ask(server, request, STATE).await {
                 Ok(answer) => {
                     let events = [answer.auth_chain, answer.pdus].concat();
                     self.keep_outliers(room, &events, server).await?;
                 }
-                Err(error) => tracing::debug!(%server, %error, "no state"),
+                Err(error) => {
+                    // A state with holes in it would be taken for the truth.
+                    tracing::debug!(%server, %error, "no state");
+                    return Ok(None);
+                }
             }
-        } else {
-            self.fetch_outliers(room, unknown, server).await?;
         }
+        // What is still unknown came, and is not what it should be.
         let unknown = self.rooms.unknown_events(room, &ids.pdu_ids).await?;
         Ok(Some(ids.pdu_ids.into_iter().filter(|id| !unknown.contains(id)).collect()))
     }
