@@ -213,6 +213,7 @@ impl From<ExchangeError> for ApiError {
             }
             ExchangeError::Peer(error) => error.into(),
             ExchangeError::NoServer => Self::not_found(error),
+            ExchangeError::TooMany => busy(),
         }
     }
 }

@@ -20,9 +20,14 @@ use super::{
     writer::RoomWriter,
 };
 use crate::storage::{
-    Batch,
+    Batch, Range,
     schema::{EVENTS, WAITING_REDACTIONS},
 };
+
+/// How many redactions in a room wait for their targets.
+const MAX_WAITING: usize = 2_000;
+/// How many of them there may be for one to wait that only concerns its own server's events.
+const MAX_WAITING_OWN: usize = 1_000;
 
 impl RoomWriter {
     /// Carries a redaction out that may be. One whose target is not here yet waits for it.
@@ -43,9 +48,11 @@ impl RoomWriter {
         // An outlier is written anew when it gets its place in the graph.
         if known.as_ref().is_none_or(|known| known.verdict == Verdict::Outlier) {
             let whose = if may_any { "" } else { server.as_str() };
-            let key = (self.room.number, &**target, whose);
-            WAITING_REDACTIONS.put(&mut self.batch, &key, &by);
-            self.graph.redactions.insert((target.clone(), whose.to_owned()), by);
+            if self.may_wait(whose).await? {
+                let key = (self.room.number, &**target, whose);
+                WAITING_REDACTIONS.put(&mut self.batch, &key, &by);
+                self.graph.redactions.insert((target.clone(), whose.to_owned()), by);
+            }
         }
         let Some(known) = known else { return Ok(()) };
         let mut added = self.added.iter_mut();
@@ -90,6 +97,15 @@ impl RoomWriter {
         }
         EVENTS.put(&mut self.batch, &(self.room.number, target), &redacted);
         Ok(())
+    }
+
+    /// Whether one more redaction may wait for a target that may never come: everybody can send such
+    /// redactions, so those of whom has no power over others have the fewer places.
+    async fn may_wait(&self, whose: &str) -> Result<bool, RoomError> {
+        let most = if whose.is_empty() { MAX_WAITING } else { MAX_WAITING_OWN };
+        let range = Range::prefix(&(self.room.number,));
+        let stored = WAITING_REDACTIONS.scan(self.rooms.db(), &range, most).await?;
+        Ok(stored.len().max(self.graph.redactions.len()) < most)
     }
 
     /// An event that comes in as it is after a redaction that came before it, if there was one that

@@ -19,7 +19,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Exchange;
+use super::{Exchange, ExchangeError};
 use crate::{
     rooms::{RoomError, error::RoomError::InvalidParam, pdu::Pdu},
     storage::{
@@ -68,21 +68,23 @@ impl Exchange {
     /// Takes a transaction in. The same one is answered the same way.
     ///
     /// # Errors
-    /// [`RoomError::InvalidParam`] if it is larger than allowed; a bad event is no error.
+    /// [`RoomError::InvalidParam`] if it is larger than allowed, [`ExchangeError::TooMany`] if too
+    /// many of that server are being taken in; a bad event is no error.
     pub(crate) async fn receive(
         &self,
         origin: &ServerName,
         id: &TransactionId,
         pdus: Vec<Box<RawValue>>,
         edus: Vec<Raw<Edu>>,
-    ) -> Result<ReceivedTransaction, RoomError> {
+    ) -> Result<ReceivedTransaction, ExchangeError> {
         if pdus.len() > MAX_PDUS || edus.len() > MAX_EDUS {
             let why = format!("at most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs");
-            return Err(InvalidParam { why });
+            return Err(InvalidParam { why }.into());
         }
         if id.as_str().len() > MAX_ID_BYTES {
-            return Err(InvalidParam { why: "the transaction ID is too long".to_owned() });
+            return Err(InvalidParam { why: "the transaction ID is too long".to_owned() }.into());
         }
+        let _turn = self.shared.turns.wait(origin).await?;
         if let Some(Json(answered)) = RECEIVED.get(&self.db, &(origin, id)).await? {
             return Ok(answered);
         }
@@ -94,6 +96,10 @@ impl Exchange {
         for json in pdus {
             // What is not even an event of a room known here has no ID to answer by.
             match self.check(origin, &json).await {
+                Ok((room, pdu)) if !self.shared.staged.has_place(room) => {
+                    let why = "too many events of the room wait already".to_owned();
+                    answer.pdus.insert(pdu.event_id().to_owned(), Some(why));
+                }
                 Ok((room, pdu)) => {
                     let raw = RawValue::from_string(pdu.json().to_owned())
                         .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
@@ -121,6 +127,7 @@ impl Exchange {
             let position = self.db.position().await?;
             STAGED.put(&mut batch, &(room, position.value()), &Json(staged));
             batch.hold(position);
+            self.shared.staged.came(room);
         }
         self.db.commit(batch).await?;
         for room in rooms {
@@ -231,6 +238,7 @@ impl Exchange {
                 let mut batch = Batch::unsynced();
                 STAGED.delete(&mut batch, &key);
                 self.db.commit(batch).await?;
+                self.shared.staged.went(number);
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::rooms::{
     pdu::Pdu,
     record::Membership,
 };
+use crate::storage::StorageError;
 
 /// What a small answer may take.
 const SMALL: Limits = Limits { timeout: Duration::from_secs(30), max_bytes: 1 << 20 };
@@ -43,6 +44,15 @@ pub(crate) enum ExchangeError {
     /// No server is known that might be in the room. (`M_NOT_FOUND`, 404)
     #[error("no server is known that is in this room")]
     NoServer,
+    /// A server sends more at once than is taken in. (`M_LIMIT_EXCEEDED`, 429)
+    #[error("too many transactions at once")]
+    TooMany,
+}
+
+impl From<StorageError> for ExchangeError {
+    fn from(error: StorageError) -> Self {
+        Self::Room(error.into())
+    }
 }
 
 impl Exchange {

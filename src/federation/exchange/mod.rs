@@ -2,6 +2,7 @@
 
 mod backfill;
 mod callers;
+mod crowds;
 mod edus;
 mod gaps;
 mod inbound;
@@ -77,6 +78,8 @@ struct Shared {
     /// Rooms whose staged events somebody is working through.
     at_work: Mutex<HashSet<RoomNumber>>,
     working: Semaphore,
+    turns: crowds::Turns,
+    staged: crowds::Staged,
     stopping: Stopping,
     senders: outbound::Senders,
     backfills: backfill::Backfills,
@@ -96,6 +99,8 @@ impl Exchange {
         let shared = Shared {
             at_work: Mutex::default(),
             working: Semaphore::new(ROOMS_AT_ONCE),
+            turns: crowds::Turns::default(),
+            staged: crowds::Staged::default(),
             stopping,
             senders: outbound::Senders::default(),
             backfills: backfill::Backfills::default(),
