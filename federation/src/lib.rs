@@ -21,7 +21,7 @@ pub use key_ring::{KeyFetch, KeyRing, KeyRingError, KeyStore};
 pub use keys::{BadKeys, Purpose, ServerKeys};
 pub use queue::{Backoff, Destination, MAX_EDUS, MAX_PDUS, Next};
 pub use resolver::{ResolveError, Resolver, Route, Via};
-pub use transport::{AddressFilter, HttpTransport, Limits, Transport, TransportError};
+pub use transport::{AddressFilter, BodyStream, HttpTransport, Limits, Transport, TransportError};
 pub use x_matrix::{BadRequestSignature, XMatrix, request_object};
 
 /// Where the time comes from: milliseconds since the Unix epoch.

@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, future::BoxFuture};
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, ready},
+    stream::{self, BoxStream},
+};
 use http::{HeaderValue, header};
 use moka::future::Cache;
 use ruma::ServerName;
@@ -34,6 +38,9 @@ pub struct Limits {
     pub max_bytes: usize,
 }
 
+/// A body that is read as it comes. After an error nothing comes any more.
+pub type BodyStream = BoxStream<'static, Result<Bytes, TransportError>>;
+
 /// Takes a request to a server and brings its answer back.
 ///
 /// The request's URI has path and query; its authority does not matter.
@@ -45,6 +52,18 @@ pub trait Transport: Send + Sync + 'static {
         request: http::Request<Bytes>,
         limits: Limits,
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>>;
+
+    /// Like [`Self::send`], for a body too large for memory. The time is until the answer begins,
+    /// and then until each next piece of its body.
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<BodyStream>, TransportError>> {
+        let sending = self.send(destination, request, limits);
+        Box::pin(async { Ok(sending.await?.map(|body| stream::once(ready(Ok(body))).boxed())) })
+    }
 }
 
 /// Why no answer came.
@@ -120,8 +139,7 @@ impl<D: Dns> HttpTransport<D> {
         &self,
         destination: &ServerName,
         request: http::Request<Bytes>,
-        max_bytes: usize,
-    ) -> Result<http::Response<Bytes>, TransportError> {
+    ) -> Result<reqwest::Response, TransportError> {
         let route = self.resolver.resolve(destination).await?;
         match &route.via {
             Via::Address(address, port) => {
@@ -129,11 +147,11 @@ impl<D: Dns> HttpTransport<D> {
                     return Err(TransportError::Refused);
                 }
                 let host = SocketAddr::new(*address, *port).to_string();
-                self.send_to(&self.client, &host, &route, request, max_bytes).await
+                send_to(&self.client, &host, &route, request).await
             }
             Via::Name(port) => {
                 let host = format!("{}:{port}", route.certificate);
-                self.send_to(&self.client, &host, &route, request, max_bytes).await
+                send_to(&self.client, &host, &route, request).await
             }
             Via::Services(targets) => {
                 let mut failed = None;
@@ -146,9 +164,7 @@ impl<D: Dns> HttpTransport<D> {
                         }
                     };
                     let host = format!("{}:{port}", route.certificate);
-                    let sent =
-                        self.send_to(&client, &host, &route, request.clone(), max_bytes).await;
-                    match sent {
+                    match send_to(&client, &host, &route, request.clone()).await {
                         // Nothing was sent yet: the next one may be there.
                         Err(TransportError::Http(error)) if error.is_connect() => {
                             failed = Some(TransportError::Http(error));
@@ -189,34 +205,23 @@ impl<D: Dns> HttpTransport<D> {
         self.services.insert(key, client.clone()).await;
         Ok(client)
     }
+}
 
-    async fn send_to(
-        &self,
-        client: &reqwest::Client,
-        authority: &str,
-        route: &Route,
-        request: http::Request<Bytes>,
-        max_bytes: usize,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        let (parts, body) = request.into_parts();
-        let path = parts.uri.path_and_query().ok_or(TransportError::Invalid)?;
-        let host =
-            HeaderValue::from_str(&route.host_header).map_err(|_| TransportError::Invalid)?;
-        let answer = client
-            .request(parts.method, format!("https://{authority}{path}"))
-            .headers(parts.headers)
-            .header(header::HOST, host)
-            .body(body)
-            .send()
-            .await
-            .map_err(TransportError::Http)?;
-        let mut response = http::Response::builder().status(answer.status());
-        if let Some(headers) = response.headers_mut() {
-            headers.clone_from(answer.headers());
-        }
-        let body = read(answer, max_bytes).await?;
-        response.body(body).map_err(|_| TransportError::Invalid)
-    }
+async fn send_to(
+    client: &reqwest::Client,
+    authority: &str,
+    route: &Route,
+    request: http::Request<Bytes>,
+) -> Result<reqwest::Response, TransportError> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().ok_or(TransportError::Invalid)?;
+    let host = HeaderValue::from_str(&route.host_header).map_err(|_| TransportError::Invalid)?;
+    let request = client
+        .request(parts.method, format!("https://{authority}{path}"))
+        .headers(parts.headers)
+        .header(header::HOST, host)
+        .body(body);
+    request.send().await.map_err(TransportError::Http)
 }
 
 impl<D: Dns> Transport for HttpTransport<D> {
@@ -226,12 +231,39 @@ impl<D: Dns> Transport for HttpTransport<D> {
         request: http::Request<Bytes>,
         limits: Limits,
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
-        let sending = self.send_now(destination, request, limits.max_bytes);
         Box::pin(async move {
+            let sending = async {
+                let answer = self.send_now(destination, request).await?;
+                let head = head(&answer);
+                Ok::<_, TransportError>((head, read(answer, limits.max_bytes).await?))
+            };
             let done = tokio::time::timeout(limits.timeout, sending).await;
-            done.map_err(|_| TransportError::Timeout)?
+            let (head, body) = done.map_err(|_| TransportError::Timeout)??;
+            Ok(head.map(|()| body))
         })
     }
+
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<BodyStream>, TransportError>> {
+        Box::pin(async move {
+            let sending = self.send_now(destination, request);
+            let answer = tokio::time::timeout(limits.timeout, sending).await;
+            let answer = answer.map_err(|_| TransportError::Timeout)??;
+            Ok(head(&answer).map(|()| pieces(answer, limits)))
+        })
+    }
+}
+
+/// An answer without its body.
+fn head(answer: &reqwest::Response) -> http::Response<()> {
+    let mut head = http::Response::new(());
+    *head.status_mut() = answer.status();
+    head.headers_mut().clone_from(answer.headers());
+    head
 }
 
 async fn read(answer: reqwest::Response, max_bytes: usize) -> Result<Bytes, TransportError> {
@@ -245,6 +277,24 @@ async fn read(answer: reqwest::Response, max_bytes: usize) -> Result<Bytes, Tran
         body.extend_from_slice(&piece);
     }
     Ok(body.freeze())
+}
+
+fn pieces(answer: reqwest::Response, limits: Limits) -> BodyStream {
+    let state = Some((answer, limits.max_bytes));
+    let pieces = stream::unfold(state, move |state| async move {
+        let (mut answer, left) = state?;
+        let next = match tokio::time::timeout(limits.timeout, answer.chunk()).await {
+            Ok(Ok(None)) => return None,
+            Ok(Ok(Some(piece))) => match left.checked_sub(piece.len()) {
+                Some(left) => return Some((Ok(piece), Some((answer, left)))),
+                None => TransportError::TooLarge,
+            },
+            Ok(Err(error)) => TransportError::Http(error),
+            Err(_) => TransportError::Timeout,
+        };
+        Some((Err(next), None))
+    });
+    pieces.boxed()
 }
 
 /// `.well-known` files from the web.

@@ -16,7 +16,7 @@ use ruma::{
 };
 
 use super::error::ApiError;
-use crate::content::{Content, ContentError, Served};
+use crate::content::{Arriving, Content, ContentError, Served};
 
 /// What of a request concerns how a file is answered.
 pub(crate) struct FileRequest<'a> {
@@ -48,7 +48,7 @@ pub(crate) async fn answer(
     served: Served,
     request: &FileRequest<'_>,
 ) -> Result<Response, ApiError> {
-    let disposition = disposition(&served);
+    let disposition = disposition(&served.content_type, served.name.as_deref());
     if request.may_redirect {
         let address = content.redirect(&served, disposition.to_string()).await;
         if let Some(address) = address.map_err(ContentError::Blob)? {
@@ -107,12 +107,29 @@ pub(crate) async fn answer(
     Ok((status, headers, body).into_response())
 }
 
+/// The answer with a file that is still on its way: the whole of it, since neither its size nor
+/// its hash is known.
+pub(crate) fn arriving(file: Arriving) -> Response {
+    let mut headers = HeaderMap::new();
+    let disposition = disposition(&file.content_type, file.name.as_deref());
+    set(&mut headers, header::CACHE_CONTROL, serve::CACHE_CONTROL);
+    set(&mut headers, header::CONTENT_TYPE, &file.content_type);
+    set(&mut headers, header::CONTENT_DISPOSITION, &disposition.to_string());
+    protect(&mut headers);
+    // If the rest does not come the connection breaks off, which is how the client learns it.
+    let body = Body::from_stream(file.read().inspect_err(|error| {
+        tracing::info!(%error, "a file of another server did not come whole");
+    }));
+    (headers, body).into_response()
+}
+
 /// The answer to another server: metadata, of which there is none yet, and then the file.
 ///
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1mediadownloadmediaid>
 pub(crate) async fn multipart(content: &Content, served: Served) -> Result<Response, ApiError> {
     let boundary = content.new_boundary();
-    let (kind, disposition) = (&served.content_type, disposition(&served));
+    let kind = &served.content_type;
+    let disposition = disposition(kind, served.name.as_deref());
     let before = format!(
         "\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\n\
          Content-Type: {kind}\r\nContent-Disposition: {disposition}\r\n\r\n"
@@ -131,13 +148,13 @@ pub(crate) async fn multipart(content: &Content, served: Served) -> Result<Respo
 /// Shown by a browser only if that is harmless.
 ///
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#serving-inline-content>
-fn disposition(served: &Served) -> ContentDisposition {
-    let kind = if serve::may_be_inline(&served.content_type) {
+fn disposition(content_type: &str, name: Option<&str>) -> ContentDisposition {
+    let kind = if serve::may_be_inline(content_type) {
         ContentDispositionType::Inline
     } else {
         ContentDispositionType::Attachment
     };
-    ContentDisposition::new(kind).with_filename(served.name.clone())
+    ContentDisposition::new(kind).with_filename(name.map(str::to_owned))
 }
 
 /// What keeps a file from doing anything in a browser.

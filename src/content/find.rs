@@ -8,7 +8,7 @@ use media::blob::{BlobError, BlobStream, Hash, Label};
 use ruma::ServerName;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Content, ContentError, is_media_id, rows::MediaRecord};
+use super::{Arriving, Content, ContentError, is_media_id, remote::Remote, rows::MediaRecord};
 use crate::storage::{
     Batch, Json, StorageError,
     schema::{MEDIA, MEDIA_ACCESS},
@@ -34,6 +34,15 @@ pub(crate) struct Served {
     pub(crate) name: Option<String>,
     /// The content, if it is not in the store.
     pub(super) inline: Option<Bytes>,
+}
+
+/// A media: here, or on its way.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// It can be read from the store.
+    Stored(Served),
+    /// It can be read as it comes.
+    Arriving(Arriving),
 }
 
 /// How a media may be had.
@@ -67,6 +76,33 @@ impl Content {
         media_id: &str,
         wish: Wish,
     ) -> Result<Served, ContentError> {
+        match self.look(server, media_id, wish, false).await? {
+            Found::Stored(file) => Ok(file),
+            // Was not asked for.
+            Found::Arriving(_) => Err(ContentError::NotYetUploaded),
+        }
+    }
+
+    /// Like [`Self::find`]; what comes from another server just now is found before it is complete.
+    ///
+    /// # Errors
+    /// [`ContentError`] if there is none, or it may not be had.
+    pub(crate) async fn find_early(
+        &self,
+        server: &ServerName,
+        media_id: &str,
+        wish: Wish,
+    ) -> Result<Found, ContentError> {
+        self.look(server, media_id, wish, true).await
+    }
+
+    async fn look(
+        &self,
+        server: &ServerName,
+        media_id: &str,
+        wish: Wish,
+        early: bool,
+    ) -> Result<Found, ContentError> {
         if !is_media_id(media_id) {
             return Err(ContentError::NotFound);
         }
@@ -77,7 +113,11 @@ impl Content {
         } else {
             // What would be fetched now is not for everybody.
             let allow_remote = wish.allow_remote && !frozen;
-            self.remote(server, media_id, Wish { allow_remote, ..wish }).await?
+            let wish = Wish { allow_remote, ..wish };
+            match self.remote(server, media_id, wish, early).await? {
+                Remote::Kept(record) => record,
+                Remote::Arriving(arriving) => return Ok(Found::Arriving(arriving)),
+            }
         };
         if frozen && !record.open {
             return Err(ContentError::NotFound);
@@ -88,13 +128,13 @@ impl Content {
         }
         self.check_scanned(file).await?;
         self.note_access(server, media_id).await?;
-        Ok(Served {
+        Ok(Found::Stored(Served {
             hash: file.hash,
             bytes: file.bytes,
             content_type: file.content_type.clone(),
             name: file.name.clone(),
             inline: None,
-        })
+        }))
     }
 
     /// The row of a media, once its file has arrived or `wait` is over.

@@ -29,7 +29,7 @@ use media::{
 use ruma::OwnedServerName;
 use tokio::sync::Notify;
 
-use self::scanning::Scanner;
+use self::{remote::Fetching, scanning::Scanner};
 use crate::{
     clock::{Clock, Random},
     config::{Config, Media},
@@ -40,9 +40,9 @@ use crate::{
 
 pub(crate) use self::{
     error::ContentError,
-    find::{Access, Served, Wish},
+    find::{Access, Found, Served, Wish},
     locks::Locks,
-    remote::{RemoteError, RemoteFile, RemoteMedia},
+    remote::{Arriving, RemoteError, RemoteFile, RemoteMedia},
     thumbnails::ThumbnailRequest,
     upload::Declared,
 };
@@ -87,8 +87,8 @@ struct Shared {
     owners: Locks<UserNumber>,
     /// Whoever makes a thumbnail.
     making: Locks<(Hash, String)>,
-    /// Whoever fetches a media of another server.
-    fetching: Locks<rows::MediaKey>,
+    /// Media of other servers that are being fetched.
+    fetching: Fetching,
     /// Whoever has a file scanned.
     scanning: Locks<Hash>,
     /// Told whenever a file arrives that was announced before.
@@ -159,7 +159,7 @@ impl Content {
                 files: Locks::default(),
                 owners: Locks::default(),
                 making: Locks::default(),
-                fetching: Locks::default(),
+                fetching: Fetching::default(),
                 scanning: Locks::default(),
                 arrived: Notify::new(),
             }),

@@ -99,6 +99,12 @@ impl Content {
         shared.db.commit(batch).await
     }
 
+    /// Whether any content is quarantined, whatever it is.
+    pub(super) async fn is_any_hash_quarantined(&self) -> Result<bool, StorageError> {
+        let range = Range::prefix(&(HASH,));
+        Ok(!QUARANTINE.scan(&self.shared.db, &range, 1).await?.is_empty())
+    }
+
     /// What is quarantined, in pages: those after `after`.
     ///
     /// # Errors

@@ -2,19 +2,28 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#content-repository>
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
-use ruma::{OwnedServerName, ServerName};
+use media::blob::{self, BlobStream, Incoming};
+use parking_lot::Mutex;
+use ruma::ServerName;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle},
+};
 
 use super::{
-    Content, ContentError, Declared, find::Wish, quarantine::Target, rows::MediaRecord,
-    upload::describe,
+    Content, ContentError, Declared,
+    find::Wish,
+    quarantine::Target,
+    rows::{MediaKey, MediaRecord},
+    upload::{believed, describe},
 };
 use crate::{
     http::BodyError,
-    storage::{Json, schema::MEDIA},
+    storage::{Json, StorageError, schema::MEDIA},
 };
 
 /// A file as another server gives it.
@@ -57,22 +66,100 @@ pub(crate) trait RemoteMedia: Send + Sync {
     ) -> BoxFuture<'a, Result<RemoteFile, RemoteError>>;
 }
 
+/// A file of another server that is still on its way here.
+#[derive(Clone, Debug)]
+pub(crate) struct Arriving {
+    /// Media type.
+    pub(crate) content_type: String,
+    /// Its name.
+    pub(crate) name: Option<String>,
+    file: blob::Arriving,
+}
+
+impl Arriving {
+    /// Its content, as it comes.
+    pub(crate) fn read(self) -> BlobStream {
+        self.file.read()
+    }
+}
+
+/// How far a fetch is.
+#[derive(Debug, Default)]
+pub(super) enum Fetch {
+    /// The other server was asked.
+    #[default]
+    Asked,
+    /// The file has begun to come, and may be read.
+    Arriving(Arriving),
+}
+
+/// What is being fetched. Whoever holds the other end of a channel fetches; it is closed when that is
+/// over, well or badly.
+pub(super) type Fetching = Mutex<HashMap<MediaKey, watch::Receiver<Fetch>>>;
+
+/// A media of another server: here, or coming.
+pub(super) enum Remote {
+    /// It is in the store.
+    Kept(MediaRecord),
+    /// It can be read while it comes.
+    Arriving(Arriving),
+}
+
+type Fetcher = JoinHandle<Result<MediaRecord, ContentError>>;
+
 impl Content {
-    /// The row of another server's media, which is fetched now if it was not before. All who want it
-    /// at the same time share one fetch, which goes on if they give up.
+    /// Another server's media, which is fetched now if it was not before. All who want it at the same
+    /// time share one fetch, which goes on if they give up. `early`: it may be given before it is
+    /// complete.
     pub(super) async fn remote(
         &self,
         server: &ServerName,
         media_id: &str,
         wish: Wish,
-    ) -> Result<MediaRecord, ContentError> {
-        if let Some(record) = self.kept(server, media_id).await? {
-            return Ok(record);
+        early: bool,
+    ) -> Result<Remote, ContentError> {
+        let key = (server.to_owned(), media_id.to_owned());
+        let early = early && self.may_be_early().await?;
+        loop {
+            if let Some(record) = self.kept(server, media_id).await? {
+                return Ok(Remote::Kept(record));
+            }
+            if self.shared.remote.is_none() || !wish.allow_remote {
+                return Err(ContentError::NotFound);
+            }
+            let (mut fetch, own) = self.join_fetch(&key, wish);
+            if let Some(arriving) = come(&mut fetch, early).await {
+                return Ok(Remote::Arriving(arriving));
+            }
+            // Over. Somebody else's failure is no reason not to try.
+            if let Some(own) = own {
+                let stopped = |stopping: JoinError| RemoteError::Failed(stopping.into());
+                return Ok(Remote::Kept(own.await.map_err(stopped)??));
+            }
         }
-        let (content, server) = (self.clone(), server.to_owned());
-        let media_id = media_id.to_owned();
-        let fetching = tokio::spawn(async move { content.fetch(server, &media_id, wish).await });
-        fetching.await.unwrap_or_else(|stopping| Err(RemoteError::Failed(stopping.into()).into()))
+    }
+
+    /// Whether files may be given before they are complete: not if they have to be scanned, and not
+    /// while there are contents that must not be given, for those are known by the whole.
+    async fn may_be_early(&self) -> Result<bool, StorageError> {
+        Ok(self.shared.scanner.is_none() && !self.is_any_hash_quarantined().await?)
+    }
+
+    /// Watches the fetch of a media, which begins now unless somebody has begun it.
+    fn join_fetch(&self, key: &MediaKey, wish: Wish) -> (watch::Receiver<Fetch>, Option<Fetcher>) {
+        let mut fetching = self.shared.fetching.lock();
+        if let Some(fetch) = fetching.get(key) {
+            return (fetch.clone(), None);
+        }
+        let (sender, receiver) = watch::channel(Fetch::default());
+        fetching.insert(key.clone(), receiver.clone());
+        let (content, key) = (self.clone(), key.clone());
+        let fetcher = tokio::spawn(async move {
+            // Also if the fetch panics; before the channel closes, so that who saw that begins anew.
+            let _entry = FetchEntry { content: content.clone(), key: key.clone() };
+            content.fetch(&key, wish, &sender).await
+        });
+        (receiver, Some(fetcher))
     }
 
     async fn kept(
@@ -86,32 +173,38 @@ impl Content {
 
     async fn fetch(
         &self,
-        server: OwnedServerName,
-        media_id: &str,
+        (server, media_id): &MediaKey,
         wish: Wish,
+        progress: &watch::Sender<Fetch>,
     ) -> Result<MediaRecord, ContentError> {
         let shared = &*self.shared;
-        let Some(remote) = shared.remote.as_ref().filter(|_| wish.allow_remote) else {
-            return Err(ContentError::NotFound);
-        };
-        let key = (server, media_id.to_owned());
-        let _fetching = shared.fetching.lock(&key).await;
-        let server = &*key.0;
+        let Some(remote) = &shared.remote else { return Err(ContentError::NotFound) };
+        // Whoever was faster may have finished after this one looked.
         if let Some(record) = self.kept(server, media_id).await? {
             return Ok(record);
         }
-        if self.is_quarantined_target(&Target::Server(server.to_owned())).await? {
+        if self.is_quarantined_target(&Target::Server(server.clone())).await?
+            || self.is_quarantined_target(&Target::Media(server.clone(), media_id.clone())).await?
+        {
             return Err(ContentError::NotFound);
         }
         let max_bytes = shared.settings.max_remote_bytes;
         let file = remote.fetch(server, media_id, wish.wait, max_bytes).await?;
-        let staged = match self.receive(file.body, max_bytes).await {
+        let declared =
+            Declared { content_type: file.content_type, name: file.name, ..Declared::default() };
+        let announce = |incoming: &Incoming| {
+            if matches!(*progress.borrow(), Fetch::Asked)
+                && let Some(file) = incoming.read_along()
+            {
+                let (content_type, name) = believed(&declared, incoming.head());
+                progress.send_replace(Fetch::Arriving(Arriving { content_type, name, file }));
+            }
+        };
+        let staged = match self.receive_watched(file.body, max_bytes, announce).await {
             Err(ContentError::TooLarge { .. }) => return Err(RemoteError::TooLarge.into()),
             Err(ContentError::Body(error)) => return Err(RemoteError::Failed(error.into()).into()),
             staged => staged?,
         };
-        let declared =
-            Declared { content_type: file.content_type, name: file.name, ..Declared::default() };
         let record = MediaRecord {
             file: Some(describe(&staged, &declared)),
             user: None,
@@ -121,5 +214,26 @@ impl Content {
         };
         self.keep(server, media_id, None, record.clone(), staged).await?;
         Ok(record)
+    }
+}
+
+/// The file as soon as it may be read; `None` when the fetch is over.
+async fn come(fetch: &mut watch::Receiver<Fetch>, early: bool) -> Option<Arriving> {
+    let came = fetch.wait_for(|fetch| early && matches!(fetch, Fetch::Arriving(_))).await;
+    match came.as_deref() {
+        Ok(Fetch::Arriving(arriving)) => Some(arriving.clone()),
+        Ok(Fetch::Asked) | Err(_) => None,
+    }
+}
+
+/// A row of [`Fetching`] that goes when its fetch is over.
+struct FetchEntry {
+    content: Content,
+    key: MediaKey,
+}
+
+impl Drop for FetchEntry {
+    fn drop(&mut self) {
+        self.content.shared.fetching.lock().remove(&self.key);
     }
 }

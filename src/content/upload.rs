@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use media::{
-    blob::Staged,
+    blob::{Incoming, Staged},
     kind::Kind,
     serve,
     thumbnail::{Picture, Source, ThumbnailError},
@@ -120,6 +120,16 @@ impl Content {
         body: impl Stream<Item = Result<Bytes, BodyError>>,
         limit_bytes: u64,
     ) -> Result<Staged, ContentError> {
+        self.receive_watched(body, limit_bytes, |_| {}).await
+    }
+
+    /// The same, with `watch` called after each piece.
+    pub(super) async fn receive_watched(
+        &self,
+        body: impl Stream<Item = Result<Bytes, BodyError>>,
+        limit_bytes: u64,
+        mut watch: impl FnMut(&Incoming),
+    ) -> Result<Staged, ContentError> {
         let mut incoming = self.shared.staging.begin();
         let mut body = std::pin::pin!(body);
         while let Some(piece) = body.next().await {
@@ -131,6 +141,7 @@ impl Content {
                 return Err(ContentError::TooLarge { limit_bytes });
             }
             incoming.write(piece).await?;
+            watch(&incoming);
         }
         Ok(incoming.finish().await?)
     }
@@ -266,11 +277,13 @@ impl Content {
 
 /// What is remembered of a file: what its uploader says, as far as it can be believed.
 pub(super) fn describe(staged: &Staged, declared: &Declared) -> FileRecord {
+    let (content_type, name) = believed(declared, staged.head());
+    FileRecord { hash: staged.hash(), bytes: staged.bytes(), content_type, name }
+}
+
+/// Media type and name as they are served, of a file that begins with `head`.
+pub(super) fn believed(declared: &Declared, head: &[u8]) -> (String, Option<String>) {
     let content_type = serve::stored_type(declared.content_type.as_deref());
-    FileRecord {
-        hash: staged.hash(),
-        bytes: staged.bytes(),
-        content_type: serve::served_type(&content_type, staged.head()).to_owned(),
-        name: declared.name.as_deref().and_then(serve::safe_name),
-    }
+    let name = declared.name.as_deref().and_then(serve::safe_name);
+    (serve::served_type(&content_type, head).to_owned(), name)
 }

@@ -1,7 +1,12 @@
 //! Media of one server, wanted on another.
 
-use axum::body::Body;
-use http::{Request, StatusCode, header};
+use std::sync::Arc;
+
+use axum::{Router, body::Body, routing::get};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::{Method, Request, Response, StatusCode, Uri, header};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,7 +30,7 @@ async fn server(network: &Network, name: &str, seed: u64, folder: &TempDir) -> T
     let mut config = open_config();
     config.server_name = name.try_into().unwrap();
     config.data_dir = folder.path().to_owned();
-    config.media.max_remote_bytes = 100_000;
+    config.media.max_remote_bytes = 1_000_000;
     let clock = Clock::manual(1_700_000_000_000);
     TestServer::among(network, &config, Db::in_memory().await, clock, seed).await
 }
@@ -51,12 +56,15 @@ impl Here {
         answer["content_uri"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, http::HeaderMap, Vec<u8>) {
-        let request = Request::get(format!("/_matrix/client/v1/media/{path}"))
+    fn request(&self, path: &str) -> Request<Body> {
+        Request::get(format!("/_matrix/client/v1/media/{path}"))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.alice.token))
             .body(Body::empty())
-            .unwrap();
-        read(self.a.send(request).await).await
+            .unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, http::HeaderMap, Vec<u8>) {
+        read(self.a.send(self.request(path)).await).await
     }
 
     fn asked(&self) -> usize {
@@ -113,7 +121,7 @@ async fn what_is_not_there_not_wanted_or_too_large_is_told() {
     let id = here.upload("text/plain", "x").await;
     let path = format!("download/b.example/{id}?allow_remote=false");
     assert_eq!(error(&path).await, told(404, "M_NOT_FOUND"));
-    let large = here.upload("text/plain", vec![b'x'; 300_000]).await;
+    let large = here.upload("text/plain", vec![b'x'; 1_100_000]).await;
     let path = format!("download/b.example/{large}");
     assert_eq!(error(&path).await, told(502, "M_TOO_LARGE"));
     // The old paths are no way around: what is fetched now is new.
@@ -126,6 +134,139 @@ async fn what_is_not_there_not_wanted_or_too_large_is_told() {
 
 /// A picture that needs no encoder: codes of eight bits, with a new table so often that they never
 /// grow.
+/// A server that answers with what a test gives it, and keeps what it was asked.
+fn stranger(here: &Here, router: Router) -> &'static str {
+    here.network.connect(ruma::server_name!("c.example"), router);
+    "download/c.example/abc"
+}
+
+fn multipart(file: impl Into<Body>) -> Response<Body> {
+    let kind = "multipart/mixed; boundary=\"x y\"";
+    Response::builder().header(header::CONTENT_TYPE, kind).body(file.into()).unwrap()
+}
+
+const SIGNED: &str = "/_matrix/federation/v1/media/download/{id}";
+const OPEN: &str = "/_matrix/media/v3/download/{server}/{id}";
+
+#[tokio::test]
+async fn a_large_file_is_given_while_it_comes_and_then_kept() {
+    let here = Here::new().await;
+    let (more, coming) = tokio::sync::mpsc::unbounded_channel::<Result<Bytes, std::io::Error>>();
+    let coming = Arc::new(Mutex::new(Some(coming)));
+    let answer = move || {
+        let coming = coming.lock().take().unwrap();
+        let pieces =
+            stream::unfold(coming, |mut coming| async { Some((coming.recv().await?, coming)) });
+        std::future::ready(multipart(Body::from_stream(pieces)))
+    };
+    let path = stranger(&here, Router::new().route(SIGNED, get(answer)));
+    let begin = "--x y\r\nContent-Type: application/json\r\n\r\n{}\r\n--x y\r\nContent-Type: \
+                 text/plain\r\n\r\n";
+    more.send(Ok(Bytes::from(begin))).unwrap();
+    let half = vec![b'a'; 300_000];
+    more.send(Ok(Bytes::from(half.clone()))).unwrap();
+
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let answer = here.a.send(here.request(path)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain");
+        assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert!(!answer.headers().contains_key(header::CONTENT_LENGTH));
+        bodies.push(answer.into_body().into_data_stream());
+    }
+    // What has come is there; the rest has not even been sent.
+    for body in &mut bodies {
+        assert!(body.next().await.unwrap().unwrap().iter().all(|byte| *byte == b'a'));
+    }
+    more.send(Ok(Bytes::from(half))).unwrap();
+    more.send(Ok(Bytes::from("the end\r\n--x y--\r\n"))).unwrap();
+    drop(more);
+    for body in bodies {
+        let rest: Vec<Bytes> = body.try_collect().await.unwrap();
+        assert!(rest.concat().ends_with(b"aathe end"));
+    }
+    // The size is told when all of it is here.
+    let mut request = here.request(path);
+    *request.method_mut() = Method::HEAD;
+    let (status, headers, _) = read(here.a.send(request).await).await;
+    assert_eq!(
+        (status, &headers[header::CONTENT_LENGTH]),
+        (StatusCode::OK, &"600007".parse().unwrap())
+    );
+    assert_eq!(here.get(path).await.2.len(), 600_007);
+    assert_eq!(here.network.count(ruma::server_name!("c.example"), "/_matrix/federation"), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_off_is_not_kept() {
+    let here = Here::new().await;
+    let answer = || {
+        let begin = "--x y\r\n\r\n{}\r\n--x y\r\n\r\n";
+        let text = format!("{begin}{}", "a".repeat(300_000));
+        std::future::ready(multipart(text))
+    };
+    let path = stranger(&here, Router::new().route(SIGNED, get(answer)));
+    for _ in 0..2 {
+        let answer = here.a.send(here.request(path)).await;
+        // Either it was seen at once, or the body ends with an error.
+        let ended = answer.status() == StatusCode::BAD_GATEWAY;
+        let body = answer.into_body().into_data_stream().try_collect::<Vec<_>>().await;
+        assert!(ended || body.is_err());
+    }
+    assert_eq!(here.network.count(ruma::server_name!("c.example"), "/_matrix/federation"), 2);
+}
+
+#[tokio::test]
+async fn servers_without_the_signed_endpoint_are_asked_openly() {
+    let here = Here::new().await;
+    let queries = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&queries);
+    let open = move |uri: Uri| {
+        asked.lock().push(uri.to_string());
+        let answer = Response::builder()
+            .header(header::CONTENT_TYPE, "text/plain")
+            .header(header::CONTENT_DISPOSITION, "inline; filename=old.txt");
+        std::future::ready(answer.body(Body::from("an old file")).unwrap())
+    };
+    let unrecognized = || async {
+        let error = serde_json::json!({ "errcode": "M_UNRECOGNIZED", "error": "what?" });
+        (StatusCode::NOT_FOUND, axum::Json(error))
+    };
+    let path = stranger(&here, Router::new().route(OPEN, get(open)).fallback(unrecognized));
+    let (status, headers, body) = here.get(path).await;
+    assert_eq!((status, &*body), (StatusCode::OK, &b"an old file"[..]));
+    assert_eq!(headers[header::CONTENT_DISPOSITION], "inline; filename=old.txt");
+    let queries = queries.lock();
+    assert_eq!(queries.len(), 1);
+    assert!(queries[0].starts_with("/_matrix/media/v3/download/c.example/abc?"), "{queries:?}");
+    assert!(queries[0].contains("allow_remote=false"), "{queries:?}");
+}
+
+#[tokio::test]
+async fn answers_that_make_no_sense_are_failures() {
+    let here = Here::new().await;
+    for (number, text) in [
+        "",
+        "no parts at all",
+        "--x y\r\n\r\n{}\r\n--x y--\r\n",
+        "--x y\r\n\r\n{}\r\n--x y\r\nLocation: file:///etc/passwd\r\n\r\n\r\n--x y--\r\n",
+        // Not a place that may be asked.
+        "--x y\r\n\r\n{}\r\n--x y\r\nLocation: http://127.0.0.1:1/\r\n\r\n\r\n--x y--\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answer = move || std::future::ready(multipart(text));
+        stranger(&here, Router::new().route(SIGNED, get(answer)));
+        let (status, _, _) = here.get(&format!("download/c.example/{number}")).await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY, "{text}");
+    }
+    let plain = || async { "no multipart" };
+    let path = stranger(&here, Router::new().route(SIGNED, get(plain)));
+    assert_eq!(here.get(path).await.0, StatusCode::BAD_GATEWAY);
+}
+
 fn picture(width: u16, height: u16) -> Vec<u8> {
     let size = [width.to_le_bytes(), height.to_le_bytes()].concat();
     let mut gif = [b"GIF89a", &size[..], &[0x80, 0, 0, 255, 0, 0, 0, 0, 255]].concat();

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-use federation::Limits;
+use bytes::{Bytes, BytesMut};
+use federation::{BodyStream, Limits, TransportError};
+use futures::StreamExt as _;
 use http::StatusCode;
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, ServerName, UserId,
     api::{
-        IncomingResponseExt as _, OutgoingRequest, OutgoingRequestExt as _,
+        EndpointError as _, IncomingResponseExt as _, OutgoingRequest, OutgoingRequestExt as _,
         error::{ErrorBody, ErrorKind, FromHttpResponseError},
         federation::{
             authentication::{ServerSignatures, XMatrixSigningInput},
@@ -31,6 +32,9 @@ const QUESTION: Limits = Limits { timeout: Duration::from_secs(10), max_bytes: 2
 const DIRECTORY: Limits = Limits { timeout: Duration::from_secs(20), max_bytes: 4 << 20 };
 /// The most rooms of a page.
 const MAX_PUBLIC_ROOMS: usize = 500;
+
+/// The longest explanation that is read.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Why another server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -84,13 +88,7 @@ impl Federation {
                 EndpointError = ruma::api::error::Error,
             >,
     {
-        if !self.is_enabled() {
-            return Err(PeerError::Disabled);
-        }
-        let paused = self.shared.paused.get(server).unwrap_or_default();
-        if !paused.is_over(self.shared.clock.now_ms()) {
-            return Err(PeerError::Paused { server: server.to_owned() });
-        }
+        self.may_ask(server)?;
         self.tell(server, request, limits).await
     }
 
@@ -114,32 +112,10 @@ impl Federation {
         if !self.is_enabled() {
             return Err(PeerError::Disabled);
         }
-        let paused = self.shared.paused.get(server).unwrap_or_default();
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| PeerError::Failed {
-            server: server.to_owned(),
-            source,
-        };
-        let signing = XMatrixSigningInput::new(
-            self.server_name().to_owned(),
-            server.to_owned(),
-            &self.shared.key_pair,
-        );
-        let request = request
-            .try_into_http_request::<BytesMut>("https://matrix.invalid", signing, ())
-            .map_err(|error| failed(error.into()))?
-            .map(BytesMut::freeze);
-        let answer = match self.shared.transport.send(server, request, limits).await {
-            Ok(answer) if is_there(answer.status()) => {
-                self.shared.paused.invalidate(server);
-                answer
-            }
-            answer => {
-                let spread = u64::from_be_bytes(self.shared.random.bytes());
-                let paused = paused.failed(self.shared.clock.now_ms(), spread);
-                self.shared.paused.insert(server.to_owned(), paused);
-                answer.map_err(|error| failed(error.into()))?
-            }
-        };
+        let request = self.signed(server, request)?;
+        let answer = self.shared.transport.send(server, request, limits).await;
+        let answer = self.heard(server, answer)?;
+        let failed = |source| PeerError::Failed { server: server.to_owned(), source };
         if answer.status().is_redirection() {
             return Err(failed("the answer is a redirect".into()));
         }
@@ -150,6 +126,90 @@ impl Federation {
             Err(FromHttpResponseError::Server(error)) => Err(refused(server, error)),
             Err(error) => Err(failed(error.to_string().into())),
         }
+    }
+
+    /// Sends a request that may be unsigned, unless the server did not answer lately, and returns
+    /// its success or redirect when it begins. What `limits` mean is said at [`Transport::open`].
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn open(
+        &self,
+        server: &ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<http::Response<BodyStream>, PeerError> {
+        self.may_ask(server)?;
+        let answer = self.shared.transport.open(server, request, limits).await;
+        let answer = self.heard(server, answer)?;
+        if answer.status().is_success() || answer.status().is_redirection() {
+            return Ok(answer);
+        }
+        let (head, mut pieces) = answer.into_parts();
+        let mut body = BytesMut::new();
+        while let Some(Ok(piece)) = pieces.next().await {
+            if body.len() + piece.len() > MAX_REFUSAL_BYTES {
+                break;
+            }
+            body.extend_from_slice(&piece);
+        }
+        let answer = http::Response::from_parts(head, &*body);
+        Err(refused(server, ruma::api::error::Error::from_http_response(answer)))
+    }
+
+    /// A request with this server's signature.
+    ///
+    /// # Errors
+    /// [`PeerError::Failed`] if it can't be written.
+    pub(crate) fn signed<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+    ) -> Result<http::Request<Bytes>, PeerError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath>,
+    {
+        let signing = XMatrixSigningInput::new(
+            self.server_name().to_owned(),
+            server.to_owned(),
+            &self.shared.key_pair,
+        );
+        let request = request
+            .try_into_http_request::<BytesMut>("https://matrix.invalid", signing, ())
+            .map_err(|error| PeerError::Failed { server: server.to_owned(), source: error.into() });
+        Ok(request?.map(BytesMut::freeze))
+    }
+
+    fn may_ask(&self, server: &ServerName) -> Result<(), PeerError> {
+        if !self.is_enabled() {
+            return Err(PeerError::Disabled);
+        }
+        let paused = self.shared.paused.get(server).unwrap_or_default();
+        if paused.is_over(self.shared.clock.now_ms()) {
+            Ok(())
+        } else {
+            Err(PeerError::Paused { server: server.to_owned() })
+        }
+    }
+
+    /// Remembers whether the server works, by its answer.
+    fn heard<B>(
+        &self,
+        server: &ServerName,
+        answer: Result<http::Response<B>, TransportError>,
+    ) -> Result<http::Response<B>, PeerError> {
+        if let Ok(answer) = &answer
+            && is_there(answer.status())
+        {
+            self.shared.paused.invalidate(server);
+        } else {
+            let paused = self.shared.paused.get(server).unwrap_or_default();
+            let spread = u64::from_be_bytes(self.shared.random.bytes());
+            let paused = paused.failed(self.shared.clock.now_ms(), spread);
+            self.shared.paused.insert(server.to_owned(), paused);
+        }
+        answer
+            .map_err(|error| PeerError::Failed { server: server.to_owned(), source: error.into() })
     }
 
     /// Where an alias of another server leads, and which servers are in that room.

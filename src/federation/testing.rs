@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use federation::{Limits, Transport, TransportError};
-use futures::future::BoxFuture;
+use federation::{BodyStream, Limits, Transport, TransportError};
+use futures::{StreamExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tower::ServiceExt as _;
@@ -43,6 +43,29 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Brings a request to the server it is for.
+    async fn carry(
+        &self,
+        destination: &ServerName,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Body>, TransportError> {
+        let router = {
+            let mut shared = self.shared.lock();
+            let path = request.uri().path().to_owned();
+            shared.seen.push((destination.to_owned(), request.method().clone(), path));
+            shared.routers.get(destination).cloned()
+        };
+        let router = router.ok_or(TransportError::Lost)?;
+        // A server sees path and query, not the address that was dialled.
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path_and_query().ok_or(TransportError::Invalid)?;
+        head.uri = path.as_str().parse().map_err(|_| TransportError::Invalid)?;
+        let request = http::Request::from_parts(head, Body::from(body));
+        router.oneshot(request).await.map_err(|_| TransportError::Lost)
+    }
+}
+
 impl Transport for Network {
     fn send<'a>(
         &'a self,
@@ -51,22 +74,29 @@ impl Transport for Network {
         limits: Limits,
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
-            let router = {
-                let mut shared = self.shared.lock();
-                let path = request.uri().path().to_owned();
-                shared.seen.push((destination.to_owned(), request.method().clone(), path));
-                shared.routers.get(destination).cloned()
-            };
-            let router = router.ok_or(TransportError::Lost)?;
-            // A server sees path and query, not the address that was dialled.
-            let (mut head, body) = request.into_parts();
-            let path = head.uri.path_and_query().ok_or(TransportError::Invalid)?;
-            head.uri = path.as_str().parse().map_err(|_| TransportError::Invalid)?;
-            let request = http::Request::from_parts(head, Body::from(body));
-            let answer = router.oneshot(request).await.map_err(|_| TransportError::Lost)?;
-            let (head, body) = answer.into_parts();
+            let (head, body) = self.carry(destination, request).await?.into_parts();
             let body = axum::body::to_bytes(body, limits.max_bytes).await;
             Ok(http::Response::from_parts(head, body.map_err(|_| TransportError::TooLarge)?))
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<BodyStream>, TransportError>> {
+        Box::pin(async move {
+            let answer = self.carry(destination, request).await?;
+            let mut left = limits.max_bytes;
+            Ok(answer.map(|body| {
+                let pieces = body.into_data_stream().map(move |piece| {
+                    let piece = piece.map_err(|_| TransportError::Lost)?;
+                    left = left.checked_sub(piece.len()).ok_or(TransportError::TooLarge)?;
+                    Ok(piece)
+                });
+                pieces.boxed()
+            }))
         })
     }
 }

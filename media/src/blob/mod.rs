@@ -4,6 +4,7 @@
 //! bounded, and then [kept](BlobStore::keep): what a store holds is always complete, and the same
 //! content is held once however often it is given.
 
+mod arriving;
 mod disk;
 mod objects;
 mod staging;
@@ -13,6 +14,7 @@ use std::{fmt, io, ops::Range, path::Path, str::FromStr, time::Duration};
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 
+pub use arriving::Arriving;
 pub use disk::Disk;
 pub use objects::{ObjectSettings, Objects};
 pub use staging::{Incoming, Staged, Staging};

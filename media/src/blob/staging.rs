@@ -12,8 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
-use super::{BlobError, Hash, PIECE_BYTES};
+use super::{Arriving, BlobError, Hash, PIECE_BYTES, arriving::Progress};
 
 /// How much of a file's beginning is remembered, to tell its kind.
 const HEAD_BYTES: usize = 512;
@@ -54,6 +55,7 @@ impl Staging {
             waiting_bytes: 0,
             bytes: 0,
             head: Vec::new(),
+            progress: watch::Sender::default(),
         }
     }
 }
@@ -68,11 +70,12 @@ pub struct Incoming {
     waiting_bytes: usize,
     bytes: u64,
     head: Vec<u8>,
+    progress: watch::Sender<Progress>,
 }
 
 #[derive(Debug)]
 struct Open {
-    file: File,
+    file: Arc<File>,
     hasher: Sha256,
     path: TemporaryPath,
 }
@@ -89,13 +92,13 @@ impl Open {
             }
             file => file?,
         };
-        Ok(Self { file, hasher: Sha256::new(), path })
+        Ok(Self { file: Arc::new(file), hasher: Sha256::new(), path })
     }
 
     fn write(&mut self, pieces: Vec<Bytes>) -> io::Result<()> {
         for piece in pieces {
             self.hasher.update(&piece);
-            self.file.write_all(&piece)?;
+            (&*self.file).write_all(&piece)?;
         }
         Ok(())
     }
@@ -116,6 +119,17 @@ impl Incoming {
     /// Bytes received so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The beginning, up to 512 bytes.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// A way to read the file before it is complete. `None` before the first bytes are on disk.
+    pub fn read_along(&self) -> Option<Arriving> {
+        let file = Arc::clone(&self.open.as_ref()?.file);
+        Some(Arriving { file, progress: self.progress.subscribe() })
     }
 
     /// Adds a piece. It is in memory until enough for a write has come together.
@@ -148,6 +162,7 @@ impl Incoming {
             Ok(open)
         });
         self.open = Some(written.await?);
+        self.progress.send_replace(Progress { bytes: self.bytes, whole: last });
         Ok(())
     }
 

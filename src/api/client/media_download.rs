@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::{extract::State, response::Response};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, header};
 use media::{serve, thumbnail};
 use ruma::{
     ServerName, UInt,
@@ -18,7 +18,7 @@ use crate::{
         extract::{Client, Public},
         file::{self, FileRequest},
     },
-    content::{Access, Content, ThumbnailRequest, Wish},
+    content::{Access, Content, Found, ThumbnailRequest, Wish},
 };
 
 /// How the request came: what the answer depends on beside what is asked for.
@@ -123,10 +123,22 @@ async fn download(
     (method, uri, headers): Came,
 ) -> Result<Response, ApiError> {
     let wish = Wish { wait, access, allow_remote: file::allows_remote(&uri) };
-    let mut served = content.find(wanted.server, wanted.id, wish).await?;
-    if let Some(name) = wanted.name.and_then(serve::safe_name) {
-        served.name = Some(name);
-    }
+    let name = wanted.name.and_then(serve::safe_name);
+    // A part or the mere size can only be had of what is complete.
+    let whole = method == Method::GET && !headers.contains_key(header::RANGE);
+    let found = if whole {
+        content.find_early(wanted.server, wanted.id, wish).await?
+    } else {
+        Found::Stored(content.find(wanted.server, wanted.id, wish).await?)
+    };
+    let mut served = match found {
+        Found::Stored(served) => served,
+        Found::Arriving(mut file) => {
+            file.name = name.or(file.name);
+            return Ok(file::arriving(file));
+        }
+    };
+    served.name = name.or(served.name);
     let may_redirect = file::allows_redirect(&uri);
     let request = FileRequest { method: &method, headers: &headers, may_redirect };
     file::answer(content, served, &request).await
