@@ -3,6 +3,7 @@
 //! The library holds everything; `main.rs` only starts it.
 
 mod api;
+mod appservice;
 mod cli;
 mod clock;
 mod config;

@@ -143,14 +143,18 @@ impl Outgoing {
                 Err(refused) => attempt.error(refused),
             }
         });
+        self.client_for_configured().redirect(follow).dns_resolver(Guarded(self.clone()))
+    }
+
+    /// A client for what the configuration names, which may well be behind the same firewall:
+    /// trusts the right roots and goes to any address.
+    pub(crate) fn client_for_configured(&self) -> ClientBuilder {
         let client = reqwest::Client::builder()
             .no_proxy()
             .referer(false)
             .user_agent(concat!("myelin/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(follow)
-            .dns_resolver(Guarded(self.clone()));
+            .read_timeout(READ_TIMEOUT);
         let roots = self.shared.roots.iter().cloned();
         if self.shared.only_own_roots {
             client.tls_certs_only(roots)

@@ -6,6 +6,7 @@ use axum::{Router, extract::FromRef};
 
 use crate::{
     api::router,
+    appservice::{Appservices, delivery::Deliveries, registry::RegistrationError},
     clock::{Clock, Random},
     config::Config,
     content::{Content, OpenError, RemoteMedia},
@@ -17,7 +18,12 @@ use crate::{
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
     push::{PushRules, Unread},
-    rooms::{Overviews, Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
+    rooms::{
+        Overviews, Profile, Rooms,
+        keys::ServerKey,
+        receipts::{Audiences, Receipts},
+        typing::Typing,
+    },
     shutdown::Stopping,
     storage::{Db, StorageError},
     sync::{Sliding, Sync},
@@ -42,6 +48,7 @@ pub(crate) struct Areas {
     clock: Clock,
     sessions: Sessions,
     accounts: Accounts,
+    appservices: Appservices,
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
@@ -79,6 +86,7 @@ areas! {
     clock: Clock,
     sessions: Sessions,
     accounts: Accounts,
+    appservices: Appservices,
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
@@ -120,6 +128,9 @@ pub(crate) enum StartError {
     /// The content repository can't be opened.
     #[error(transparent)]
     Content(#[from] OpenError),
+    /// The registration files of application services can't be followed.
+    #[error(transparent)]
+    Appservices(#[from] RegistrationError),
     /// Requests can't be made as configured.
     #[error("cannot make requests")]
     Outgoing(#[from] OutgoingError),
@@ -147,6 +158,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
+    #[expect(clippy::too_many_lines, reason = "one area after the other")]
     pub(crate) async fn start_with(
         config: &Config,
         db: Db,
@@ -156,11 +168,22 @@ impl Server {
         federation: Federation,
     ) -> Result<Self, StartError> {
         let sessions = Sessions::new(db.clone(), clock.clone(), random.clone());
-        let accounts =
-            Accounts::new(config, db.clone(), clock.clone(), random.clone(), sessions.clone())?;
+        let outgoing = Outgoing::new(&config.outgoing)?;
+        let files = &config.appservice.registrations;
+        let appservices =
+            Appservices::new(files, &config.server_name, db.clone(), &outgoing).await?;
+        sessions.let_in(appservices.clone());
+        let accounts = Accounts::new(
+            config,
+            db.clone(),
+            clock.clone(),
+            random.clone(),
+            sessions.clone(),
+            appservices.clone(),
+        )?;
+        accounts.make_bots().await?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
-        let outgoing = Outgoing::new(&config.outgoing)?;
         let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
         let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
         let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;
@@ -177,6 +200,7 @@ impl Server {
             member_profiles(&profiles),
             config.into(),
         );
+        rooms.tell(appservices.clone());
         tokio::spawn(rooms.clone().run_profile_updates());
         tokio::spawn(rooms.clone().run_closed_accounts());
         tokio::spawn(rooms.clone().run_search_upkeep());
@@ -187,6 +211,17 @@ impl Server {
         tokio::spawn(keys.clone().keep_lists(stopping.clone()));
         let presence = Presence::new(db.clone(), clock.clone(), config.presence.clone());
         tokio::spawn(presence.clone().keep_telling(stopping.clone()));
+        to_device.tell(appservices.clone());
+        receipts.tell(audiences(&rooms));
+        let deliveries = Deliveries {
+            appservices: appservices.clone(),
+            rooms: rooms.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            clock: clock.clone(),
+        };
+        tokio::spawn(deliveries.run(stopping.clone()));
         let forgetting = (keys.clone(), presence.clone());
         sessions.when_removed(Box::new(move |user, device| {
             forgetting.0.forget_counts([(user, device)]);
@@ -231,6 +266,7 @@ impl Server {
                 clock,
                 sessions,
                 accounts,
+                appservices,
                 profiles,
                 push_rules,
                 account_data: AccountData::new(db.clone()),
@@ -262,6 +298,16 @@ impl Server {
         self.areas.accounts.first_registration_token().await
     }
 
+    /// Reads the registration files of application services anew; nothing changes if something is
+    /// wrong with them.
+    ///
+    /// # Errors
+    /// [`StartError`] with what is wrong.
+    pub(crate) async fn reload_appservices(&self, config: &Config) -> Result<(), StartError> {
+        self.areas.appservices.reload(&config.appservice.registrations).await?;
+        Ok(self.areas.accounts.make_bots().await?)
+    }
+
     /// Other servers.
     #[cfg(test)]
     pub(crate) fn federation(&self) -> &Federation {
@@ -290,6 +336,15 @@ fn encryption(db: &Db, clock: &Clock, random: &Random, federation: &Federation) 
         keys: Keys::new(db.clone(), name, is_federating.then(others)),
         to_device: ToDevice::new(db.clone(), clock, random, name, is_federating),
     }
+}
+
+/// Which application services the receipts of rooms concern.
+fn audiences(rooms: &Rooms) -> Audiences {
+    let rooms = rooms.clone();
+    Box::new(move |room| {
+        let rooms = rooms.clone();
+        Box::pin(async move { rooms.concerned(room).await })
+    })
 }
 
 /// Names and pictures for member events.

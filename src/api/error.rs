@@ -13,13 +13,14 @@ use ruma::api::{
     OutgoingResponseExt,
     client::uiaa::{UiaaInfo, UiaaResponse},
     error::{
-        DeserializationError, Error, ErrorBody, ErrorKind, FromHttpRequestError,
-        LimitExceededErrorData, RetryAfter, StandardErrorBody, UnknownTokenErrorData,
-        WrongRoomKeysVersionErrorData,
+        BadStatusErrorData, DeserializationError, Error, ErrorBody, ErrorKind,
+        FromHttpRequestError, LimitExceededErrorData, RetryAfter, StandardErrorBody,
+        UnknownTokenErrorData, WrongRoomKeysVersionErrorData,
     },
 };
 
 use crate::{
+    appservice::AppserviceError,
     content::{ContentError, RemoteError},
     e2ee::E2eeError,
     federation::{NotAuthenticated, PeerError, exchange::ExchangeError},
@@ -163,6 +164,7 @@ impl From<RoomError> for ApiError {
             | RoomError::NoSuchState
             | RoomError::NoEventThen
             | RoomError::UnknownAlias { .. } => ErrorKind::NotFound,
+            RoomError::Exclusive { .. } => ErrorKind::Exclusive,
             RoomError::AliasTaken { creating: true, .. } => ErrorKind::RoomInUse,
             RoomError::AliasTaken { creating: false, .. } => {
                 return Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, &error);
@@ -309,8 +311,35 @@ impl From<AuthError> for ApiError {
                 data.soft_logout = soft_logout;
                 Self::new(ErrorKind::UnknownToken(data), "Unknown or expired access token")
             }
+            AuthError::NotYours { .. }
+            | AuthError::NoAccount { .. }
+            | AuthError::NotToBeLoggedOut => Self::forbidden(error),
+            AuthError::UnknownDevice { .. } => Self::new(ErrorKind::UnknownDevice, error),
+            AuthError::NoDevice => Self::new(ErrorKind::MissingParam, error),
             AuthError::Storage(error) => error.into(),
         }
+    }
+}
+
+impl From<AppserviceError> for ApiError {
+    fn from(error: AppserviceError) -> Self {
+        let (status, kind) = match &error {
+            AppserviceError::NotFound { .. } => return Self::not_found(error),
+            AppserviceError::NotYours => return Self::forbidden(error),
+            AppserviceError::NoUrl => (StatusCode::BAD_REQUEST, ErrorKind::UrlNotSet),
+            AppserviceError::BadStatus { status, body } => {
+                let mut data = BadStatusErrorData::new();
+                data.status = Some(*status);
+                data.body = Some(body.clone());
+                (StatusCode::BAD_GATEWAY, ErrorKind::BadStatus(data))
+            }
+            AppserviceError::TimedOut => {
+                (StatusCode::GATEWAY_TIMEOUT, ErrorKind::ConnectionTimeout)
+            }
+            AppserviceError::Unreachable => (StatusCode::BAD_GATEWAY, ErrorKind::ConnectionFailed),
+            AppserviceError::Storage(error) => return Self::internal(error),
+        };
+        Self::with_status(status, kind, error)
     }
 }
 
@@ -342,6 +371,10 @@ impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
         match error {
             AccountError::InvalidUsername { .. } => Self::new(ErrorKind::InvalidUsername, error),
+            AccountError::Exclusive { .. } => Self::new(ErrorKind::Exclusive, error),
+            AccountError::AppserviceLoginUnsupported => {
+                Self::new(ErrorKind::AppserviceLoginUnsupported, error)
+            }
             AccountError::UserInUse => Self::new(ErrorKind::UserInUse, error),
             AccountError::MissingParam { .. } => Self::new(ErrorKind::MissingParam, error),
             AccountError::InvalidParam { .. } | AccountError::Mail(MailError::Address(_)) => {

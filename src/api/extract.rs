@@ -2,7 +2,7 @@
 //!
 //! The extractor must fit `R::Authentication`, so a handler can't forget to ask for a token.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -16,8 +16,8 @@ use ruma::{
     api::{
         IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
         auth_scheme::{
-            AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
-            NoAuthentication,
+            AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional, AuthScheme,
+            NoAccessToken, NoAuthentication,
         },
         federation::authentication::ServerSignatures,
         path_builder::PathBuilder,
@@ -25,6 +25,7 @@ use ruma::{
 };
 
 use super::{error::ApiError, guests};
+use crate::appservice::{AppserviceError, Service};
 use crate::federation::exchange::Exchange;
 use crate::http::{BodyError, ClientAddress};
 use crate::users::session::{AuthError, Session, Sessions};
@@ -192,7 +193,9 @@ where
         let head = Request::from_parts(parts, Body::empty());
         let received = Received::<R>::new(head, state).await?;
         let token = received.token().ok_or(AuthError::Missing)?;
-        let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
+        let session = Sessions::from_ref(state)
+            .enter(&token, &received.caller, received.head.uri().query())
+            .await?;
         guests::check::<R>(&session)?;
         let (request, ..) = received.parse()?;
         Ok(Self { session, request, announced_bytes, body })
@@ -214,7 +217,9 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let received = Received::<R>::new(request, state).await?;
         let token = received.token().ok_or(AuthError::Missing)?;
-        let session = Sessions::from_ref(state).authenticate(&token, &received.caller).await?;
+        let session = Sessions::from_ref(state)
+            .enter(&token, &received.caller, received.head.uri().query())
+            .await?;
         guests::check::<R>(&session)?;
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
@@ -234,7 +239,8 @@ where
         let session = match received.token() {
             Some(token) => {
                 let sessions = Sessions::from_ref(state);
-                let session = sessions.authenticate(&token, &received.caller).await?;
+                let session =
+                    sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
                 guests::check::<R>(&session)?;
                 Some(session)
             }
@@ -283,6 +289,61 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let (request, caller, _) = Received::<R>::new(request, state).await?.parse()?;
         Ok(Self { request, caller })
+    }
+}
+
+/// A request by an application service itself.
+pub(crate) struct Bridge<R> {
+    /// Which.
+    pub(crate) service: Arc<Service>,
+    /// What it wants.
+    pub(crate) request: R,
+}
+
+impl<R, S> FromRequest<S> for Bridge<R>
+where
+    R: IncomingRequest<Authentication = AppserviceToken> + Send,
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let received = Received::<R>::new(request, state).await?;
+        let token = received.token().ok_or(AuthError::Missing)?;
+        let sessions = Sessions::from_ref(state);
+        let Some(service) = sessions.appservice(&token) else {
+            // Users have tokens too, which are good for something else.
+            sessions.authenticate(&token, &received.caller).await?;
+            return Err(AppserviceError::NotYours.into());
+        };
+        let (request, ..) = received.parse()?;
+        Ok(Self { service, request })
+    }
+}
+
+/// A request by an application service, or by somebody without a token.
+pub(crate) struct MaybeBridge<R> {
+    /// The token that came with it.
+    pub(crate) token: Option<String>,
+    /// What is wanted.
+    pub(crate) request: R,
+    /// From where.
+    pub(crate) caller: Caller,
+}
+
+impl<R, S> FromRequest<S> for MaybeBridge<R>
+where
+    R: IncomingRequest<Authentication = AppserviceTokenOptional> + Send,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let received = Received::<R>::new(request, state).await?;
+        let token = received.token();
+        let (request, caller, _) = received.parse()?;
+        Ok(Self { token, request, caller })
     }
 }
 

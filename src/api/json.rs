@@ -19,6 +19,8 @@ pub(crate) struct PublicJson<T> {
     pub(crate) value: T,
     /// From where.
     pub(crate) caller: Caller,
+    /// The token that came with it.
+    pub(crate) token: Option<String>,
 }
 
 /// A request by a user with an access token.
@@ -49,7 +51,10 @@ where
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let value = parse(&read_body(body).await?)?;
-        Ok(Self { value, caller: Caller::of(&parts) })
+        let caller = Caller::of(&parts);
+        let head = http::Request::from_parts(parts, ());
+        let token = AccessTokenOptional::extract_authentication(&head).ok().flatten();
+        Ok(Self { value, caller, token })
     }
 }
 
@@ -71,7 +76,8 @@ where
         let head = http::Request::from_parts(parts, ());
         let token = AccessTokenOptional::extract_authentication(&head).ok().flatten();
         let token = token.ok_or(AuthError::Missing)?;
-        let session = Sessions::from_ref(state).authenticate(&token, &caller).await?;
+        let sessions = Sessions::from_ref(state);
+        let session = sessions.enter(&token, &caller, head.uri().query()).await?;
         let value = parse(&read_body(body).await?)?;
         Ok(Self { session, arguments, value })
     }

@@ -14,7 +14,8 @@ use super::{
         self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
         device, directory as rooms_directory, filter, keys, login, media, media_download, people,
         profile, push_rules, receipts, register, relations, reporting, room_aliases, room_events,
-        room_history, room_membership, room_upgrade, threepid, to_device, typing, versions,
+        room_history, room_membership, room_upgrade, third_party, threepid, to_device, typing,
+        versions,
     },
     server,
 };
@@ -31,8 +32,8 @@ pub(crate) fn routes(areas: Areas) -> Router {
 /// Accounts, devices, profiles, account data, push rules.
 fn accounts(routes: Routes) -> Routes {
     use ruma::api::client::{
-        account as a, admin as ad, config as c, device as d, discovery, filter as f, profile as p,
-        push, session as s, tag as t, voip as v,
+        account as a, admin as ad, appservice as b, config as c, device as d, discovery,
+        filter as f, profile as p, push, session as s, tag as t, thirdparty as tp, voip as v,
     };
     const POST: MethodFilter = MethodFilter::POST;
     routes
@@ -89,6 +90,18 @@ fn accounts(routes: Routes) -> Routes {
         )
         .path(MethodFilter::GET, VALIDATION_PATH, threepid::get_validation_page)
         .path(POST, VALIDATION_PATH, threepid::validate_email)
+        .add::<b::request_ping::v1::Request, _, _>(client::appservice::request_ping)
+        .add::<b::set_room_visibility::v3::Request, _, _>(client::appservice::set_room_visibility)
+        .add::<tp::get_protocols::v3::Request, _, _>(third_party::get_protocols)
+        .add::<tp::get_protocol::v3::Request, _, _>(third_party::get_protocol)
+        .add::<tp::get_location_for_protocol::v3::Request, _, _>(
+            third_party::get_location_for_protocol,
+        )
+        .add::<tp::get_user_for_protocol::v3::Request, _, _>(third_party::get_user_for_protocol)
+        .add::<tp::get_location_for_room_alias::v3::Request, _, _>(
+            third_party::get_location_for_room_alias,
+        )
+        .add::<tp::get_user_for_user_id::v3::Request, _, _>(third_party::get_user_for_user_id)
         .add::<discovery::get_capabilities::v3::Request, _, _>(capabilities::get_capabilities)
         .add::<v::get_turn_server_info::v3::Request, _, _>(capabilities::get_turn_server_info)
         .add::<ad::get_user_info::v3::Request, _, _>(admin::get_user_info)

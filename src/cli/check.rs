@@ -5,6 +5,7 @@ use std::{error::Error, fs::File, path::Path};
 
 use super::print;
 use crate::{
+    appservice::registration::{BadRegistrations, read_all},
     clock::{Clock, Random},
     config::{Config, REFERENCE},
     http::load_tls,
@@ -76,16 +77,17 @@ fn problems_of_files(config: &Config) -> Vec<String> {
             problems.push(format!("listener[{index}].tls: {}", super::with_causes(&error)));
         }
     }
-    let lists = [
-        ("outgoing.ca_certificates", &config.outgoing.ca_certificates),
-        ("appservice.registrations", &config.appservice.registrations),
-    ];
-    for (key, files) in lists {
-        for (index, file) in files.iter().enumerate() {
-            if let Err(error) = File::open(file) {
-                problems.push(format!("{key}[{index}]: cannot read {}: {error}", file.display()));
-            }
+    for (index, file) in config.outgoing.ca_certificates.iter().enumerate() {
+        if let Err(error) = File::open(file) {
+            let file = file.display();
+            problems
+                .push(format!("outgoing.ca_certificates[{index}]: cannot read {file}: {error}"));
         }
+    }
+    if let Err(BadRegistrations(found)) =
+        read_all(&config.appservice.registrations, &config.server_name)
+    {
+        problems.extend(found);
     }
     problems
 }

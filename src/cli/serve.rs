@@ -99,7 +99,11 @@ async fn serve(config: &Config, reload: Reload, limits: Limits) -> Result<(), Bo
         tokio::select! {
             _ = serving.as_mut() => break,
             asked = signals.next() => match asked {
-                Asked::Reload => reload.run(&certificates),
+                Asked::Reload => {
+                    if let Some(config) = reload.run(&certificates) {
+                        reload_appservices(&server, &config).await;
+                    }
+                }
                 Asked::Stop if shutdown.has_started() => return Err(Impatient.into()),
                 Asked::Stop => {
                     info!("stopping: no new connections, requests that are running are answered");
@@ -145,6 +149,18 @@ impl Signals {
     }
 }
 
+async fn reload_appservices(server: &Server, config: &Config) {
+    match server.reload_appservices(config).await {
+        Ok(()) => {
+            let files = config.appservice.registrations.len();
+            info!(files, "registrations of application services read again");
+        }
+        Err(error) => {
+            error!(error = with_causes(&error), "registrations not read again");
+        }
+    }
+}
+
 /// SIGHUP: certificates and the log level are taken from the configuration anew.
 struct Reload {
     path: Option<PathBuf>,
@@ -152,13 +168,13 @@ struct Reload {
 }
 
 impl Reload {
-    /// Whatever is wrong is logged, and stays as it was.
-    fn run(&self, certificates: &CertificateReloader) {
+    /// Whatever is wrong is logged, and stays as it was. The configuration, if it can be read.
+    fn run(&self, certificates: &CertificateReloader) -> Option<Config> {
         let config = match super::load(self.path.as_deref()) {
             Ok(config) => config,
             Err(error) => {
                 error!(error = with_causes(&error), "configuration not read again");
-                return;
+                return None;
             }
         };
         let failed = certificates.reload(&config.listener);
@@ -170,5 +186,6 @@ impl Reload {
         } else if failed.is_empty() {
             info!(level = config.log.level, "certificates and log level read again");
         }
+        Some(config)
     }
 }

@@ -25,7 +25,9 @@ impl Content {
     pub(crate) async fn announce(&self, session: &Session) -> Result<(String, u64), ContentError> {
         let shared = &*self.shared;
         let user = session.user;
-        shared.limits.upload_by(user)?;
+        if let Some(user) = session.limited_as() {
+            shared.limits.upload_by(user)?;
+        }
         let now_ms = shared.clock.now_ms();
         let settings = &shared.settings;
         let _owner = shared.owners.lock(&user).await;
@@ -70,7 +72,7 @@ impl Content {
         body: impl Stream<Item = Result<Bytes, BodyError>>,
     ) -> Result<(), ContentError> {
         let before = self.announced(session, server, media_id).await?;
-        self.check_before(session.user, declared).await?;
+        self.check_before(session, declared).await?;
         let staged = self.receive(body, self.max_upload_bytes()).await?;
         let record = MediaRecord {
             file: Some(describe(&staged, declared)),

@@ -94,6 +94,7 @@ fn session(user: u64) -> Session {
         user: UserNumber(user),
         device_id: device_id!("PHONE").to_owned(),
         guest: false,
+        appservice: None,
     }
 }
 

@@ -76,7 +76,7 @@ impl Content {
         declared: &Declared,
         body: impl Stream<Item = Result<Bytes, BodyError>>,
     ) -> Result<Uploaded, ContentError> {
-        self.check_before(session.user, declared).await?;
+        self.check_before(session, declared).await?;
         let staged = self.receive(body, self.max_upload_bytes()).await?;
         let blurhash = if declared.blurhash { self.blurhash(&staged).await } else { None };
         let media_id = self.new_media_id();
@@ -95,7 +95,7 @@ impl Content {
     /// What can be refused before the body is looked at.
     pub(super) async fn check_before(
         &self,
-        user: UserNumber,
+        session: &Session,
         declared: &Declared,
     ) -> Result<(), ContentError> {
         let limit_bytes = self.max_upload_bytes();
@@ -106,9 +106,11 @@ impl Content {
         if !serve::is_allowed(&content_type, &self.shared.settings.allowed_types) {
             return Err(ContentError::TypeNotAllowed { content_type });
         }
-        self.shared.limits.upload_by(user)?;
+        if let Some(user) = session.limited_as() {
+            self.shared.limits.upload_by(user)?;
+        }
         if self.has_quota() {
-            let usage = self.usage(user).await?;
+            let usage = self.usage(session.user).await?;
             self.check_quota(&usage, declared.bytes.unwrap_or(0))?;
         }
         Ok(())

@@ -27,7 +27,7 @@ async fn session(db: &Db) -> Session {
     let device_id = OwnedDeviceId::from(DEVICE);
     DEVICES.put(&mut batch, &(user, &*device_id), &Json(Device::default()));
     db.commit(batch).await.unwrap();
-    Session { user_id, user, device_id, guest: false }
+    Session { user_id, user, device_id, guest: false, appservice: None }
 }
 
 fn one_time_keys(ids: impl Iterator<Item = u32>) -> Upload {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::{ATTEMPTS, E2eeError};
 use crate::{
+    appservice::{Appservices, queue::Recipient},
     clock::{Clock, Random},
     storage::{
         Batch, Db, Json, Range, Read, StorageError,
@@ -62,6 +63,8 @@ pub(crate) struct ToDevice {
     destinations: Arc<Mutex<BTreeSet<OwnedServerName>>>,
     /// Whether there are other servers.
     is_federating: bool,
+    /// Who holds devices of this server's users besides.
+    appservices: Arc<OnceLock<Appservices>>,
 }
 
 /// Which devices of a user.
@@ -106,10 +109,22 @@ impl ToDevice {
         server_name: &ServerName,
         is_federating: bool,
     ) -> Self {
-        let transactions = ShortLivedFacts::new(db.clone(), clock.clone());
-        let server_name = server_name.to_owned();
-        let destinations = Arc::default();
-        Self { db, clock, random, transactions, server_name, destinations, is_federating }
+        Self {
+            transactions: ShortLivedFacts::new(db.clone(), clock.clone()),
+            db,
+            clock,
+            random,
+            server_name: server_name.to_owned(),
+            destinations: Arc::default(),
+            is_federating,
+            appservices: Arc::default(),
+        }
+    }
+
+    /// Has application services told of messages from now on. Set once, when the server is put
+    /// together.
+    pub(crate) fn tell(&self, appservices: Appservices) {
+        self.appservices.get_or_init(|| appservices);
     }
 
     /// Sends messages: all are on disk when this returns. Users and devices that are not known are
@@ -186,7 +201,7 @@ impl ToDevice {
         event_type: &str,
         delivery: &Delivery,
     ) -> Result<(), E2eeError> {
-        let mut rows: Vec<(UserNumber, OwnedDeviceId, Vec<u8>)> = Vec::new();
+        let mut rows: Vec<(UserNumber, &UserId, OwnedDeviceId, Vec<u8>)> = Vec::new();
         for (user_id, messages) in delivery {
             if user_id.server_name() != self.server_name {
                 continue;
@@ -210,7 +225,7 @@ impl ToDevice {
                 }
                 // A device that goes at the same time takes its messages with it.
                 DEVICES.require_equals(batch, &(user, &*device_id), &device);
-                rows.push((user, device_id, message));
+                rows.push((user, user_id, device_id, message));
             }
         }
         if rows.len() > MAX_RECIPIENTS {
@@ -220,7 +235,18 @@ impl ToDevice {
             return Ok(());
         }
         let position = self.db.position().await?;
-        for (user, device_id, message) in rows {
+        let registry = self.appservices.get().and_then(Appservices::registry);
+        for (place, (user, user_id, device_id, message)) in (0..).zip(rows) {
+            if let Some(registry) = &registry {
+                let (to, place) =
+                    (Recipient { user, user_id, device_id: &device_id }, (position.value(), place));
+                let held = registry
+                    .queue_to_device(batch, place, to, &message)
+                    .map_err(|_| E2eeError::Invalid { what: "a message is no JSON" })?;
+                if held {
+                    continue;
+                }
+            }
             TO_DEVICE.put(batch, &(user, device_id, position.value()), &message);
             batch.wake([user]);
         }

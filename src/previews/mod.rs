@@ -124,13 +124,13 @@ impl Previews {
         })
     }
 
-    /// What is known about a page, as JSON.
+    /// What is known about a page, as JSON. `limited`: the user whose limit it counts against.
     ///
     /// # Errors
     /// [`PreviewError`] if there is nothing to be had.
     pub(crate) async fn preview(
         &self,
-        user: UserNumber,
+        limited: Option<UserNumber>,
         address: &str,
     ) -> Result<String, PreviewError> {
         let shared = &*self.shared;
@@ -141,7 +141,9 @@ impl Previews {
         if !is_allowed(&shared.settings, &url) {
             return Err(PreviewError::NotAllowed);
         }
-        shared.limits.preview_for(user)?;
+        if let Some(user) = limited {
+            shared.limits.preview_for(user)?;
+        }
         let key: [u8; 32] = Sha256::digest(url.as_str()).into();
         if let Some(known) = self.known(&key).await? {
             return Ok(known);

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-const USER: UserNumber = UserNumber(1);
+const USER: Option<UserNumber> = Some(UserNumber(1));
 
 /// A GIF of one pixel.
 const DOT: &[u8] =

@@ -24,7 +24,7 @@ use crate::{
 const MAX_LISTED: usize = 1_000;
 
 impl Rooms {
-    /// The room that an alias leads to.
+    /// The room that an alias leads to. An application service may make it on the spot.
     ///
     /// # Errors
     /// [`RoomError::UnknownAlias`]; [`RoomError::RemoteRoom`] for another server's alias.
@@ -32,10 +32,14 @@ impl Rooms {
         if alias.server_name() != self.server_name() {
             return Err(RoomError::RemoteRoom { room: alias.to_owned().into() });
         }
-        let record = ALIASES
-            .get(self.db(), alias)
-            .await?
-            .ok_or_else(|| RoomError::UnknownAlias { alias: alias.to_owned() })?;
+        let mut found = ALIASES.get(self.db(), alias).await?;
+        if found.is_none()
+            && let Some(appservices) = self.shared.appservices.get()
+            && appservices.alias_exists(alias).await
+        {
+            found = ALIASES.get(self.db(), alias).await?;
+        }
+        let record = found.ok_or_else(|| RoomError::UnknownAlias { alias: alias.to_owned() })?;
         self.room_id(record.room).await
     }
 
@@ -87,6 +91,7 @@ impl Rooms {
         if alias.as_bytes().len() > MAX_FIELD_BYTES || alias.as_str().contains('\0') {
             return invalid("the alias is too long");
         }
+        self.check_alias_owner(session, alias)?;
         let room = self.room(room_id).await?;
         self.require_joined(session, &room).await?;
         let mut batch = Batch::new();
@@ -98,11 +103,34 @@ impl Rooms {
             Err(StorageError::Precondition { .. }) => {
                 Err(RoomError::AliasTaken { alias: alias.to_owned(), creating: false })
             }
-            outcome => Ok(outcome?),
+            outcome => {
+                room.audience.forget();
+                Ok(outcome?)
+            }
         }
     }
 
-    /// Takes an alias away: who made it may, and who may change the room's canonical alias.
+    /// Whether the session may make or delete an alias by its name: application services those in
+    /// their namespaces, others those that are nobody's own.
+    ///
+    /// # Errors
+    /// [`RoomError::Exclusive`].
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
+    pub(super) fn check_alias_owner(
+        &self,
+        session: &Session,
+        alias: &RoomAliasId,
+    ) -> Result<(), RoomError> {
+        let Some(registry) = self.appservices() else { return Ok(()) };
+        let refused = match &session.appservice {
+            Some(acting) => !acting.service.has_alias(alias),
+            None => registry.owner_of_alias(alias).is_some(),
+        };
+        if refused { Err(RoomError::Exclusive { alias: alias.to_owned() }) } else { Ok(()) }
+    }
+
+    /// Takes an alias away: who made it may, an application service that has it in a namespace, and who may change the room's canonical alias.
     ///
     /// # Errors
     /// [`RoomError::UnknownAlias`], [`RoomError::Forbidden`].
@@ -113,8 +141,11 @@ impl Rooms {
     ) -> Result<(), RoomError> {
         let unknown = || RoomError::UnknownAlias { alias: alias.to_owned() };
         let record = ALIASES.get(self.db(), alias).await?.ok_or_else(unknown)?;
-        if record.creator != session.user {
-            let room = self.numbered(record.room).await?;
+        let room = self.numbered(record.room).await?;
+        self.check_alias_owner(session, alias)?;
+        let has_it =
+            session.appservice.as_ref().is_some_and(|acting| acting.service.has_alias(alias));
+        if record.creator != session.user && !has_it {
             self.require_joined(session, &room).await?;
             self.require_alias_power(session, &room).await?;
         }
@@ -124,7 +155,10 @@ impl Rooms {
         ROOM_ALIASES.delete(&mut batch, &(record.room, alias));
         match self.db().commit(batch).await {
             Err(StorageError::Precondition { .. }) => Err(unknown()),
-            outcome => Ok(outcome?),
+            outcome => {
+                room.audience.forget();
+                Ok(outcome?)
+            }
         }
     }
 

@@ -26,6 +26,7 @@ impl RoomWriter {
         let rooms = self.rooms.clone();
         let db = rooms.db();
         let room = Arc::clone(&self.room);
+        let listeners = self.listeners().await?;
         let live = self.added.iter().filter(|added| added.shown == Shown::Live).count();
         let mut positions = Vec::with_capacity(live);
         for _ in 0..live {
@@ -38,7 +39,7 @@ impl RoomWriter {
         let (mut to_send, mut departed) = (false, false);
         let transaction = self.transaction.take();
         let mut events = Vec::with_capacity(self.added.len());
-        for added in std::mem::take(&mut self.added) {
+        for (place, added) in std::mem::take(&mut self.added).into_iter().enumerate() {
             events.push((added.record.event_id.clone(), added.record.verdict()));
             affected.extend(added.members.iter().map(|member| member.user));
             departed |= added.members.iter().any(MemberChange::is_departure);
@@ -50,6 +51,9 @@ impl RoomWriter {
             let value = position.as_ref().map_or(0, crate::storage::Position::value);
             if value > 0 {
                 last_position = Some(value);
+                if let Some(listeners) = &listeners {
+                    listeners.tell(&mut self.batch, place, (room.number, added.number), value);
+                }
             }
             self.write(added, value, transaction.as_ref());
             if let Some(position) = position {

@@ -118,7 +118,11 @@ impl Rooms {
             .filter(|_| SUPPORTED_VERSIONS.contains(&version))
             .ok_or_else(unsupported)?;
         let alias = match &new.alias_name {
-            Some(name) => Some(self.new_alias(name).await?),
+            Some(name) => {
+                let alias = self.new_alias(name).await?;
+                self.check_alias_owner(session, &alias)?;
+                Some(alias)
+            }
             None => None,
         };
         // Rooms that are named after their create event need a time of their own if the same user
@@ -146,6 +150,7 @@ impl Rooms {
                 Err(RoomError::Storage(StorageError::Precondition { .. })) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
+                    room.audience.forget();
                     self.shared.loaded.insert(&room).await;
                     return Ok(room.id.clone());
                 }

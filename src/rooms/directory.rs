@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use ruma::{OwnedServerName, RoomId, RoomOrAliasId, ServerName};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     storage::{
-        Range, Snapshot,
+        Range, Read, Snapshot,
         intern::{RoomNumber, UserNumber},
         schema::PUBLIC_ROOMS,
     },
@@ -39,6 +39,20 @@ pub(crate) struct ListRequest {
     pub(crate) term: Option<String>,
     /// Only rooms of one of these types; none stands for rooms without a type.
     pub(crate) types: Option<Vec<Option<String>>>,
+    /// Out of which rooms.
+    pub(crate) listing: Listing,
+}
+
+/// Which rooms a list is made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Listing {
+    /// Those that the directory of this server lists.
+    #[default]
+    Public,
+    /// Those, and these of other networks.
+    With(Vec<RoomNumber>),
+    /// These of another network alone.
+    Only(Vec<RoomNumber>),
 }
 
 /// A page of public rooms.
@@ -109,19 +123,13 @@ impl Overviews {
         };
         let at = self.rooms().db().snapshot();
         let mut found: Vec<(Place, Arc<Overview>)> = Vec::new();
-        let mut total = 0;
-        let mut range = Range::all();
-        loop {
-            let rows = PUBLIC_ROOMS.scan(&at, &range, STEP).await?;
-            for (room, ()) in &rows {
-                let overview = self.of(&at, *room).await?;
-                total += 1;
-                if request.wants(&overview) {
-                    found.push(((Reverse(overview.num_joined_members), *room), overview));
-                }
+        let listed = listed(&at, &request.listing).await?;
+        let total = listed.len();
+        for room in listed {
+            let overview = self.of(&at, room).await?;
+            if request.wants(&overview) {
+                found.push(((Reverse(overview.num_joined_members), room), overview));
             }
-            let Some((last, ())) = rows.last().filter(|_| rows.len() == STEP) else { break };
-            range = range.after(last);
         }
         found.sort_by_key(|(place, _)| *place);
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
@@ -209,6 +217,23 @@ impl Overviews {
             membership: user.map(|_| membership.map_or("leave", |is| is.as_str())),
         })
     }
+}
+
+async fn listed(at: &impl Read, listing: &Listing) -> Result<BTreeSet<RoomNumber>, RoomError> {
+    let mut rooms = BTreeSet::new();
+    match listing {
+        Listing::Public => {}
+        Listing::With(others) => rooms.extend(others),
+        Listing::Only(others) => return Ok(others.iter().copied().collect()),
+    }
+    let mut range = Range::all();
+    loop {
+        let rows = PUBLIC_ROOMS.scan(at, &range, STEP).await?;
+        rooms.extend(rows.iter().map(|(room, ())| *room));
+        let Some((last, ())) = rows.last().filter(|_| rows.len() == STEP) else { break };
+        range = range.after(last);
+    }
+    Ok(rooms)
 }
 
 impl ListRequest {

@@ -57,6 +57,13 @@ pub(crate) enum RoomError {
         /// Whether a room was to be created.
         creating: bool,
     },
+    /// The alias belongs to an application service, or not to the one that asks. (`M_EXCLUSIVE`,
+    /// 400)
+    #[error("the alias {alias} is in the namespace of an application service, or not in its own")]
+    Exclusive {
+        /// Which.
+        alias: OwnedRoomAliasId,
+    },
     /// The user may not read this room, or not do this without being in it. (`M_FORBIDDEN`, 403)
     #[error("you are not in room {room}")]
     NotInRoom {

@@ -57,7 +57,7 @@ impl Peer {
     async fn user(&self, name: &str) -> Session {
         let user_id: ruma::OwnedUserId = format!("@{name}:{}", self.name).try_into().unwrap();
         let user = self.db.users().intern(&self.db, &*user_id).await.unwrap();
-        Session { user_id, user, device_id: "device".into(), guest: false }
+        Session { user_id, user, device_id: "device".into(), guest: false, appservice: None }
     }
 
     async fn room(&self, id: &OwnedRoomId) -> Arc<Room> {

@@ -13,7 +13,7 @@ use crate::{
     storage::{
         Read,
         intern::{RoomNumber, UserNumber},
-        schema::EVENTS,
+        schema::{ACCOUNTS, EVENTS},
     },
     users::{InviteRules, Verdict},
 };
@@ -31,11 +31,25 @@ impl Rooms {
         if !self.is_local(target) {
             return Ok(());
         }
-        let Some(user) = self.db().users().find(self.db(), target).await? else { return Ok(()) };
+        let Some(user) = self.invited(target).await? else { return Ok(()) };
         match InviteRules::load(self.db(), user).await?.judge(inviter) {
             Verdict::Refuse => Err(RoomError::InviteBlocked { user: target.to_owned() }),
             Verdict::Show | Verdict::Hide => Ok(()),
         }
+    }
+
+    /// The number of a user of this server, who may be made on the spot by an application service.
+    async fn invited(&self, target: &UserId) -> Result<Option<UserNumber>, RoomError> {
+        let user = self.db().users().find(self.db(), target).await?;
+        let Some(appservices) = self.shared.appservices.get() else { return Ok(user) };
+        let known = match user {
+            Some(user) => ACCOUNTS.contains(self.db(), &user).await?,
+            None => false,
+        };
+        if known || !appservices.user_exists(target).await {
+            return Ok(user);
+        }
+        Ok(self.db().users().find(self.db(), target).await?)
     }
 
     /// The room without the invitations that would be refused: it is made all the same.

@@ -3,6 +3,7 @@
 mod acl;
 mod aliases;
 mod append;
+mod appservices;
 pub(crate) mod auth;
 pub(crate) mod auth_record;
 pub(crate) mod backfill;
@@ -57,7 +58,7 @@ mod federation_tests;
 mod tests;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -84,6 +85,7 @@ pub(crate) use timeline::{Boundary, Page, PageRequest};
 pub(crate) use visibility::Visibility;
 
 use crate::{
+    appservice::Appservices,
     clock::{Clock, Random},
     storage::{
         Db, StorageError,
@@ -128,6 +130,8 @@ struct Shared {
     joining: Cache<RoomNumber, Arc<tokio::sync::Mutex<()>>>,
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
+    /// Who else is told of what happens.
+    appservices: OnceLock<Appservices>,
 }
 
 impl Rooms {
@@ -155,6 +159,7 @@ impl Rooms {
             joining: Cache::new(MAX_JOINING),
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
+            appservices: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -4,13 +4,19 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receipts>
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, events::receipt::ReceiptType};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, events::receipt::ReceiptType};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
+    appservice::{Audience, queue::Queued, registry::Registry},
     clock::Clock,
     storage::{
         Batch, Db, Json, Range, Read, StorageError,
@@ -28,6 +34,23 @@ pub(crate) struct Receipts {
     /// not look any further.
     latest: Arc<Mutex<HashMap<RoomNumber, u64>>>,
     started_at: u64,
+    /// Which application services a room concerns.
+    audiences: Arc<OnceLock<Audiences>>,
+}
+
+/// Which application services a room concerns, and the room's ID; none if there are no services.
+pub(crate) type Audiences = Box<
+    dyn Fn(RoomNumber) -> BoxFuture<'static, Result<Option<Concerned>, StorageError>> + Send + Sync,
+>;
+
+/// Whom the receipts of a room concern.
+pub(crate) struct Concerned {
+    /// The application services there are.
+    pub(crate) registry: Arc<Registry>,
+    /// Which of them.
+    pub(crate) audience: Audience,
+    /// The room.
+    pub(crate) room_id: OwnedRoomId,
 }
 
 /// Which of a user's receipts in a room.
@@ -67,7 +90,13 @@ impl Receipts {
     /// Receipts kept in `db`.
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
         let started_at = db.visible_position();
-        Self { db, clock, latest: Arc::default(), started_at }
+        Self { db, clock, latest: Arc::default(), started_at, audiences: Arc::default() }
+    }
+
+    /// Has application services told of receipts from now on. Set once, when the server is put
+    /// together.
+    pub(crate) fn tell(&self, audiences: Audiences) {
+        self.audiences.get_or_init(|| audiences);
     }
 
     /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
@@ -106,6 +135,7 @@ impl Receipts {
             }
             None => RECEIPTS.require_absent(&mut batch, &key),
         }
+        self.queue(&mut batch, room, &slot, &receipt).await?;
         RECEIPT_CHANGES.put(&mut batch, &(room, position.value()), &Json(slot));
         RECEIPTS.put(&mut batch, &key, &Json(receipt));
         batch.hold(position);
@@ -116,6 +146,39 @@ impl Receipts {
             }
             done => done,
         }
+    }
+
+    /// Queues a receipt for the application services that the room concerns; a private one only for
+    /// those that speak for the user.
+    async fn queue(
+        &self,
+        batch: &mut Batch,
+        room: RoomNumber,
+        slot: &ReceiptSlot,
+        receipt: &Receipt,
+    ) -> Result<(), StorageError> {
+        let Some(audiences) = self.audiences.get() else { return Ok(()) };
+        let Some(concerned) = audiences(room).await? else { return Ok(()) };
+        let Concerned { registry, audience, room_id } = concerned;
+        let mut audience = registry.with_ephemeral(audience);
+        let user = UserNumber(slot.user);
+        let user_id = self.db.users().name(&self.db, user).await?;
+        if slot.kind == ReceiptType::ReadPrivate.as_str() {
+            audience = audience.within(registry.of_user(user, &user_id));
+        }
+        if audience.is_empty() {
+            return Ok(());
+        }
+        let mut data = json!({ "ts": receipt.ts });
+        if let (false, Some(data)) = (slot.thread.is_empty(), data.as_object_mut()) {
+            data.insert("thread_id".to_owned(), slot.thread.clone().into());
+        }
+        let content = json!({ &*receipt.event_id: { &*slot.kind: { user_id.as_str(): data } } });
+        let event = json!({ "type": "m.receipt", "room_id": room_id, "content": content });
+        let event = serde_json::value::to_raw_value(&event).expect("its keys are strings");
+        let place = (receipt.position, 0);
+        registry.queue(batch, audience, place, &Queued::Ephemeral(event));
+        Ok(())
     }
 
     /// The receipts of `room` that changed after `since`, up to `until`, as `reader` may see them:

@@ -152,6 +152,7 @@ impl Rooms {
         };
         OUTSIDE_EVENTS.put(&mut batch, &(user, room), &Json(event));
         batch.wake([user]);
+        self.tell_of_outside(&mut batch, (&pdu.room_id, position.value()), pdu, (user, &user_id))?;
         batch.hold(position);
         Ok(self.db().commit(batch).await?)
     }

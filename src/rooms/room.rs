@@ -25,12 +25,15 @@ use super::{
     record::{EventNumber, EventRecord, Membership},
     state::{Ledger, State, stored_snapshot},
 };
-use crate::storage::{
-    Db, Range, Read,
-    intern::{RoomNumber, UserNumber},
-    schema::{
-        CURRENT_STATE, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOM_SERVERS, ROOMS,
-        STATE_SNAPSHOTS, TIMELINE,
+use crate::{
+    appservice::registry::RoomAudience,
+    storage::{
+        Db, Range, Read,
+        intern::{RoomNumber, UserNumber},
+        schema::{
+            CURRENT_STATE, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOM_SERVERS,
+            ROOMS, STATE_SNAPSHOTS, TIMELINE,
+        },
     },
 };
 
@@ -66,6 +69,8 @@ pub(crate) struct Room {
     pub(super) failed: AtomicBool,
     /// Batches that are queued and not done.
     pub(super) in_flight: AtomicUsize,
+    /// Which application services it concerns.
+    pub(crate) audience: RoomAudience,
     /// What it weighed last.
     weighed: AtomicU32,
 }
@@ -258,6 +263,7 @@ impl Room {
             local_members: RwLock::new(Arc::new([])),
             failed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            audience: RoomAudience::default(),
             weighed: AtomicU32::new(0),
         }
     }

@@ -148,7 +148,8 @@ impl Rooms {
         self.check_relation(room, session.user, &draft).await?;
         let mut writer = self.writer(room).await?;
         relations::require_new_annotation(&mut writer.batch, room, session.user, &draft);
-        let (_, event_id) = writer.append(Sender::from(session), draft).await?;
+        let time = session.timestamp().unwrap_or_else(|| self.clock().now_ms());
+        let (_, event_id) = writer.append_at(Sender::from(session), draft, time).await?;
         if let Some(transaction) = transaction {
             writer.require_new(transaction.clone());
         }

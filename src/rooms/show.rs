@@ -39,16 +39,21 @@ impl From<&Session> for Viewer {
 /// What belongs to an event and is not in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unsigned<'a> {
-    age_ms: u64,
+    pub(super) age_ms: u64,
     /// `m.relations`
     pub(super) relations: Option<&'a str>,
-    membership: Option<Membership>,
-    prev_content: Option<&'a str>,
-    redacted_because: Option<&'a str>,
-    transaction_id: Option<&'a str>,
+    pub(super) membership: Option<Membership>,
+    pub(super) prev_content: Option<&'a str>,
+    pub(super) redacted_because: Option<&'a str>,
+    pub(super) transaction_id: Option<&'a str>,
 }
 
 impl<'a> Unsigned<'a> {
+    /// What there is to say of an event to nobody in particular.
+    pub(super) fn plain(event: &EventRecord, now_ms: u64) -> Self {
+        Self { age_ms: age(event, now_ms), ..Self::default() }
+    }
+
     /// What there is to say of an event without looking at others.
     pub(super) fn of(
         event: &'a EventRecord,

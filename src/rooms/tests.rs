@@ -71,7 +71,13 @@ impl Sim {
     async fn user(&self, name: &str) -> Session {
         let user_id: OwnedUserId = format!("@{name}:localhost").try_into().unwrap();
         let user = self.db.users().intern(&self.db, &*user_id).await.unwrap();
-        Session { user_id, user, device_id: format!("{name}-device").into(), guest: false }
+        Session {
+            user_id,
+            user,
+            device_id: format!("{name}-device").into(),
+            guest: false,
+            appservice: None,
+        }
     }
 
     async fn room(&self, creator: &Session, preset: Preset) -> OwnedRoomId {

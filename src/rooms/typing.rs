@@ -90,6 +90,19 @@ impl Typing {
         }
     }
 
+    /// The rooms in which that changed after `since` and not after `until`.
+    pub(crate) fn changed_rooms(&self, since: u64, until: u64) -> Vec<RoomNumber> {
+        let rooms = self.rooms.lock();
+        let changed = |typing: &RoomTyping| typing.position > since && typing.position <= until;
+        let mut changed: Vec<(u64, RoomNumber)> = rooms
+            .iter()
+            .filter(|(_, typing)| changed(typing))
+            .map(|(room, typing)| (typing.position, *room))
+            .collect();
+        changed.sort_unstable();
+        changed.into_iter().map(|(_, room)| room).collect()
+    }
+
     /// Who types in `room`.
     pub(crate) fn now(&self, room: RoomNumber) -> Vec<UserNumber> {
         let rooms = self.rooms.lock();

@@ -66,7 +66,6 @@ impl<K: Key + Clone> Chunks<K> {
         count
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "no table deletes values that large yet"))]
     /// Queues a deletion, under the same condition as [`Chunks::put`].
     pub(crate) async fn delete(
         &self,

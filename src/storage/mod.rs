@@ -217,6 +217,11 @@ impl Db {
         self.shared.wakes.subscribe(user)
     }
 
+    /// Starts waiting for what concerns anybody.
+    pub(crate) fn wait_for_any(&self) -> Waiter {
+        self.shared.wakes.subscribe_to_any()
+    }
+
     /// Wakes users without a commit: something in memory changed (typing).
     pub(crate) fn wake(&self, users: &[UserNumber]) {
         self.shared.wakes.wake(users);

@@ -17,6 +17,7 @@ use super::{
     value::Json,
 };
 use crate::{
+    appservice::queue::{Progress, Queued},
     content::rows::{MediaRecord, QuarantineRecord, ThumbnailRecord, Usage, VerdictRecord},
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey, TrackedList},
     federation::{
@@ -355,6 +356,16 @@ tables! {
     PREVIEWS = Previews "previews" [Layout::TEXT]: [u8; 32] => Json<PreviewRecord>;
     /// When a preview is forgotten (ms since the Unix epoch), and the media ID of its picture.
     PREVIEW_EXPIRY = PreviewExpiry "preview_expiry": (u64, [u8; 32], String) => ();
+    /// What application services are to be told, by their ID, stream position, and place among what
+    /// has the same one.
+    APPSERVICE_QUEUE = AppserviceQueue "appservice_queue" [Layout::TEXT]: (String, u64, u32) => Json<Queued>;
+    /// How far each application service is.
+    APPSERVICES = Appservices "appservices" [Layout::TEXT]: String => Json<Progress>;
+    /// Transactions that application services have not acknowledged, by ID and number, in pieces.
+    APPSERVICE_TRANSACTIONS = AppserviceTransactions "appservice_transactions" [Layout::TEXT]:
+        ((String, u64), u32) => Vec<u8>;
+    /// The rooms that application services list, by their ID and the network.
+    APPSERVICE_ROOMS = AppserviceRooms "appservice_rooms": (String, String, RoomNumber) => ();
     /// What is kept from people: kind and what.
     QUARANTINE = Quarantine "quarantine": (String, String) => Json<QuarantineRecord>;
 

@@ -33,7 +33,15 @@ pub(crate) struct Waiter {
     wakes: Arc<Wakes>,
 }
 
+/// Stands for everybody: no user has this number.
+const ANYBODY: UserNumber = UserNumber(0);
+
 impl Wakes {
+    /// Starts waiting for whatever wakes anybody.
+    pub(crate) fn subscribe_to_any(self: &Arc<Self>) -> Waiter {
+        self.subscribe(ANYBODY)
+    }
+
     /// Starts waiting. Subscribe first and read afterwards: what is committed in between wakes too.
     pub(crate) fn subscribe(self: &Arc<Self>, user: UserNumber) -> Waiter {
         let signal = Arc::<Signal>::default();
@@ -47,7 +55,8 @@ impl Wakes {
             return;
         }
         let waiting = self.waiting.lock();
-        for signal in users.iter().filter_map(|user| waiting.get(user)).flatten() {
+        let users = users.iter().chain([&ANYBODY]);
+        for signal in users.filter_map(|user| waiting.get(user)).flatten() {
             signal.woken.store(true, Ordering::Release);
             signal.notify.notify_one();
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::{SyncError, e2ee::DeviceLists, filter::SyncFilter, v3::Sync};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         Snapshot,
         intern::{RoomNumber, UserNumber},
     },
-    users::session::Session,
+    users::{presence::presence_event, session::Session},
 };
 
 impl Sync {
@@ -61,19 +61,7 @@ impl Sync {
             if !filter.wants_presence_of(&user_id) {
                 continue;
             }
-            let mut content = json!({
-                "presence": status.level.state(),
-                "currently_active": status.currently_active,
-            });
-            if let Some(content) = content.as_object_mut() {
-                content.extend(ago.map(|ago| ("last_active_ago".to_owned(), ago.into())));
-                let message = status.message.map(serde_json::Value::from);
-                content.extend(message.map(|message| ("status_msg".to_owned(), message)));
-            }
-            let event = json!({ "type": "m.presence", "sender": user_id, "content": content });
-            events.push(
-                serde_json::value::to_raw_value(&event).expect("a JSON value has string keys only"),
-            );
+            events.push(presence_event(&user_id, &status, ago));
         }
         Ok(events)
     }

@@ -94,7 +94,13 @@ impl World {
         let key = (user, OwnedDeviceId::from("DEVICE"));
         DEVICES.put(&mut batch, &key, &Json(Device::default()));
         self.db.commit(batch).await.unwrap();
-        Session { user_id: user_id.to_owned(), user, device_id: "DEVICE".into(), guest: false }
+        Session {
+            user_id: user_id.to_owned(),
+            user,
+            device_id: "DEVICE".into(),
+            guest: false,
+            appservice: None,
+        }
     }
 
     async fn public_room(&self, creator: &Session) -> OwnedRoomId {

@@ -13,6 +13,7 @@ use super::{
     short_lived::ShortLivedFacts,
 };
 use crate::{
+    appservice::Appservices,
     clock::{Clock, Random},
     config::{self, Config},
     storage::{Db, Json, StorageError, intern::UserNumber, schema::ACCOUNTS},
@@ -30,6 +31,15 @@ pub(crate) enum AccountError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// It belongs to an application service, or not to the one that asks.
+    #[error("{reason}")]
+    Exclusive {
+        /// Why.
+        reason: &'static str,
+    },
+    /// An application service that manages devices wants a token.
+    #[error("inhibit_login must be true: the application service manages devices itself")]
+    AppserviceLoginUnsupported,
     /// The name is taken, or was once.
     #[error("the user ID is already taken")]
     UserInUse,
@@ -144,6 +154,7 @@ pub(super) struct Shared {
     pub(super) facts: ShortLivedFacts,
     /// None: the server sends no mail.
     pub(super) mailer: Option<Mailer>,
+    pub(super) appservices: Appservices,
 }
 
 impl Accounts {
@@ -157,6 +168,7 @@ impl Accounts {
         clock: Clock,
         random: Random,
         sessions: Sessions,
+        appservices: Appservices,
     ) -> Result<Self, AccountError> {
         Ok(Self {
             shared: Arc::new(Shared {
@@ -167,6 +179,7 @@ impl Accounts {
                 limits: Limits::new(&config.rate_limits, clock.clone()),
                 facts: ShortLivedFacts::new(db.clone(), clock.clone()),
                 mailer: Mailer::from_config(config)?,
+                appservices,
                 db,
                 clock,
                 random,

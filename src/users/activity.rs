@@ -158,6 +158,7 @@ mod tests {
             user,
             device_id: phone.to_owned(),
             guest: false,
+            appservice: None,
         };
         let noted = AtomicU64::new(0);
         let caller = Caller { address: "192.0.2.1".parse().ok(), user_agent: None };

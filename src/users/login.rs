@@ -198,7 +198,7 @@ impl Accounts {
     }
 
     /// Gives tokens to a user's device. `(old, new)`: the account must still be as it was found.
-    async fn open_session(
+    pub(super) async fn open_session(
         &self,
         user: UserNumber,
         (old, new): (Account, Account),

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 mod account_data;
 pub(crate) mod activity;
+mod appservices;
 pub(crate) mod closing;
 mod filters;
 mod ignored;
@@ -10,6 +11,7 @@ mod invites;
 pub(crate) mod limits;
 pub(crate) mod login;
 pub(crate) mod mail;
+pub(crate) mod masquerade;
 pub(crate) mod password;
 pub(crate) mod presence;
 mod profiles;

@@ -14,6 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedServerName, ServerName, presence::PresenceState};
 use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
 
 use super::session::Session;
 use crate::{
@@ -220,6 +221,25 @@ impl Person {
             level == Level::Online && now.saturating_sub(self.active_ms) <= ACTIVE_MS;
         Status { level, currently_active, message: self.message.clone() }
     }
+}
+
+/// What there is to tell of a user as an `m.presence` event.
+pub(crate) fn presence_event(
+    user_id: &ruma::UserId,
+    status: &Status,
+    ago: Option<u64>,
+) -> Box<RawValue> {
+    let mut content = json!({
+        "presence": status.level.state(),
+        "currently_active": status.currently_active,
+    });
+    if let Some(content) = content.as_object_mut() {
+        content.extend(ago.map(|ago| ("last_active_ago".to_owned(), ago.into())));
+        let message = status.message.clone().map(serde_json::Value::from);
+        content.extend(message.map(|message| ("status_msg".to_owned(), message)));
+    }
+    let event = json!({ "type": "m.presence", "sender": user_id, "content": content });
+    serde_json::value::to_raw_value(&event).expect("a JSON value has string keys only")
 }
 
 impl Presence {
@@ -568,7 +588,8 @@ mod tests {
         let (db, clock) = (Db::in_memory().await, Clock::manual(1_000_000_000));
         let user_id = user_id!("@alice:localhost").to_owned();
         let user = db.users().intern(&db, &*user_id).await.unwrap();
-        let session = Session { user_id, user, device_id: "PHONE".into(), guest: false };
+        let session =
+            Session { user_id, user, device_id: "PHONE".into(), guest: false, appservice: None };
         (Presence::new(db, clock.clone(), config::Presence::default()), clock, session)
     }
 

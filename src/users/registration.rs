@@ -144,7 +144,7 @@ impl Accounts {
     }
 
     /// Writes the account and all that comes with it, in one batch.
-    async fn create(
+    pub(super) async fn create(
         &self,
         user_id: &UserId,
         account: Account,
@@ -207,7 +207,7 @@ impl Accounts {
     /// The user ID that `username` would give.
     ///
     /// # Errors
-    /// [`AccountError::InvalidUsername`], [`AccountError::UserInUse`].
+    /// [`AccountError::InvalidUsername`], [`AccountError::UserInUse`], [`AccountError::Exclusive`].
     pub(crate) async fn check_available(
         &self,
         username: &str,
@@ -224,13 +224,14 @@ impl Accounts {
         if !localpart.bytes().all(acceptable) {
             return invalid("a user name consists of a-z, 0-9 and the characters . _ = - / +");
         }
+        let user_id = self.user_id(&localpart)?;
+        self.check_not_reserved(&user_id)?;
         if localpart.starts_with('_') {
             return invalid("user names beginning with _ are kept for bridges");
         }
         if localpart.bytes().all(|byte| byte.is_ascii_digit()) {
             return invalid("user names of digits only are kept for guests");
         }
-        let user_id = self.user_id(&localpart)?;
         match self.find(&user_id).await? {
             Some(_) => Err(AccountError::UserInUse),
             None => Ok(user_id),
@@ -250,7 +251,7 @@ impl Accounts {
         self.check_available(username).await.map(|_| ())
     }
 
-    fn user_id(&self, localpart: &str) -> Result<OwnedUserId, AccountError> {
+    pub(super) fn user_id(&self, localpart: &str) -> Result<OwnedUserId, AccountError> {
         let user_id = format!("@{localpart}:{}", self.shared.server_name);
         let too_long =
             AccountError::InvalidUsername { reason: "a user ID may have at most 255 characters" };

@@ -13,11 +13,13 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 
 use super::{
     activity::Activities,
+    masquerade::Acting,
     rows::{Device, Token, TokenKind},
     token::TokenUse,
 };
 use crate::{
     api::extract::Caller,
+    appservice::{Appservices, Service},
     clock::{Clock, Random},
     e2ee::{queue_change, queue_device_removal},
     storage::{
@@ -49,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) device_id: OwnedDeviceId,
     /// Guests may do little.
     pub(crate) guest: bool,
+    /// The application service that speaks for the user.
+    pub(crate) appservice: Option<Acting>,
 }
 
 /// Why a request is not let in.
@@ -63,6 +67,30 @@ pub(crate) enum AuthError {
         /// The device may log in again and keep its keys.
         soft_logout: bool,
     },
+    /// An application service names a user who is not in its namespace.
+    #[error("the application service may not speak for {user}")]
+    NotYours {
+        /// Who.
+        user: String,
+    },
+    /// An application service names a user who has no account.
+    #[error("{user} has no account that is in use")]
+    NoAccount {
+        /// Who.
+        user: OwnedUserId,
+    },
+    /// An application service names a device that its user does not have.
+    #[error("the user has no device {device}")]
+    UnknownDevice {
+        /// Which.
+        device: OwnedDeviceId,
+    },
+    /// The request is for a device, and an application service named none.
+    #[error("device_id must be given")]
+    NoDevice,
+    /// An application service's token does not end.
+    #[error("an application service can't be logged out")]
+    NotToBeLoggedOut,
     /// It can't be known.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -85,6 +113,7 @@ struct Shared {
     activities: Activities,
     /// What is told of devices that are gone.
     removed: OnceLock<DeviceRemoved>,
+    appservices: OnceLock<Appservices>,
 }
 
 /// Told of a device that was removed, so that what is known of it in memory is forgotten.
@@ -150,6 +179,7 @@ impl Sessions {
                 known: Cache::new(CACHED_TOKENS),
                 removals: AtomicU64::new(0),
                 removed: OnceLock::new(),
+                appservices: OnceLock::new(),
             }),
         }
     }
@@ -158,6 +188,20 @@ impl Sessions {
     /// together.
     pub(crate) fn when_removed(&self, removed: DeviceRemoved) {
         self.shared.removed.get_or_init(|| removed);
+    }
+
+    /// Lets application services in. Set once, when the server is put together.
+    pub(crate) fn let_in(&self, appservices: Appservices) {
+        self.shared.appservices.get_or_init(|| appservices);
+    }
+
+    /// The application service with this token.
+    pub(crate) fn appservice(&self, token: &str) -> Option<Arc<Service>> {
+        self.shared.appservices.get()?.with_token(token)
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        &self.shared.db
     }
 
     /// When and from where devices were active.
@@ -220,6 +264,7 @@ impl Sessions {
                     user: token.user,
                     device_id: token.device_id,
                     guest,
+                    appservice: None,
                 },
                 expires_ms,
                 noted_ms: AtomicU64::new(0),
@@ -468,6 +513,39 @@ impl Sessions {
     ) -> Result<Option<Device>, StorageError> {
         let row = DEVICES.get(&self.shared.db, &(user, device_id)).await?;
         Ok(row.map(|Json(device)| device))
+    }
+
+    /// Makes a device that nobody is logged in on, or renames one that is there; true if it is new.
+    /// For application services, which need no tokens.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/application-service-api/#device-management>
+    pub(crate) async fn put_device(
+        &self,
+        user: UserNumber,
+        device_id: &DeviceId,
+        display_name: Option<String>,
+    ) -> Result<bool, StorageError> {
+        let mut batch = Batch::new();
+        let key = (user, device_id);
+        DEVICES.require_absent(&mut batch, &key);
+        let device = Device {
+            display_name: display_name.clone().map(cut),
+            created_ms: self.shared.clock.now_ms(),
+            tokens_given: 0,
+        };
+        DEVICES.put(&mut batch, &key, &Json(device));
+        match self.shared.db.commit(batch).await {
+            Err(StorageError::Precondition { .. }) => {
+                if display_name.is_some() {
+                    self.rename_device(user, device_id, display_name).await?;
+                }
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
     }
 
     /// Renames a device; false if there is none.

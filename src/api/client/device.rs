@@ -1,6 +1,7 @@
 //! The devices of a user.
 
 use axum::extract::State;
+use http::StatusCode;
 use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId,
     api::client::{
@@ -20,7 +21,7 @@ use crate::{
     users::{
         Accounts,
         rows::{self, Activity},
-        session::{Session, Sessions},
+        session::{Session, Sessions, is_acceptable_device_id},
         uia::{Demand, body_hash},
     },
 };
@@ -77,15 +78,23 @@ pub(crate) async fn get_device(
 pub(crate) async fn update_device(
     State(sessions): State<Sessions>,
     Client { session, request, .. }: Client<update_device::v3::Request>,
-) -> Result<Ruma<update_device::v3::Response>, ApiError> {
+) -> Result<(StatusCode, Ruma<update_device::v3::Response>), ApiError> {
     let id = &request.device_id;
+    if session.appservice.is_some() {
+        if !is_acceptable_device_id(id) {
+            return Err(ApiError::invalid_param("This can't be a device ID"));
+        }
+        let new = sessions.put_device(session.user, id, request.display_name).await?;
+        let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+        return Ok((status, Ruma(update_device::v3::Response::new())));
+    }
     // Spec: "If not given, the display name is unchanged."
     let known = match request.display_name {
         Some(name) => sessions.rename_device(session.user, id, Some(name)).await?,
         None => sessions.device(session.user, id).await?.is_some(),
     };
     if known {
-        Ok(Ruma(update_device::v3::Response::new()))
+        Ok((StatusCode::OK, Ruma(update_device::v3::Response::new())))
     } else {
         Err(ApiError::not_found("Unknown device"))
     }
@@ -129,17 +138,20 @@ async fn delete(
     approved: [u8; 32],
     caller: &Caller,
 ) -> Result<(), ApiError> {
-    let proof = accounts
-        .authenticate(Demand {
-            endpoint,
-            body: Some(approved),
-            user: Some(session.user),
-            flows: vec![vec![AuthType::Password]],
-            auth,
-            caller,
-        })
-        .await?;
-    accounts.spend(&proof).await?;
+    // An application service has proved who it is, and has no password.
+    if session.appservice.is_none() {
+        let proof = accounts
+            .authenticate(Demand {
+                endpoint,
+                body: Some(approved),
+                user: Some(session.user),
+                flows: vec![vec![AuthType::Password]],
+                auth,
+                caller,
+            })
+            .await?;
+        accounts.spend(&proof).await?;
+    }
     for id in ids {
         accounts.sessions().remove_device(session.user, id).await?;
     }

@@ -23,10 +23,11 @@ use crate::{
         error::ApiError,
         extract::{Client, MaybeClient, Public, Ruma, Token},
     },
+    appservice::Appservices,
     federation::{Federation, exchange::Exchange},
     rooms::{
         Overviews, RoomError,
-        directory::{List, ListRequest, Summary},
+        directory::{List, ListRequest, Listing, Summary},
         hierarchy::{Hierarchy, HierarchyRequest},
     },
     users::session::{AuthError, Sessions},
@@ -77,6 +78,7 @@ pub(crate) async fn get_public_rooms(
 pub(crate) async fn get_public_rooms_filtered(
     State(overviews): State<Overviews>,
     State(federation): State<Federation>,
+    State(appservices): State<Appservices>,
     Client { request, .. }: Client<get_public_rooms_filtered::v3::Request>,
 ) -> Result<Response, ApiError> {
     let get_public_rooms_filtered::v3::Request {
@@ -88,11 +90,14 @@ pub(crate) async fn get_public_rooms_filtered(
         (wanted.filter, wanted.room_network) = (filter, room_network);
         return elsewhere(&federation, &server, wanted).await;
     }
-    if let RoomNetwork::ThirdParty(_) = room_network {
-        // The rooms of this directory are of Matrix's own network.
-        return Ok(Json(List::default()).into_response());
-    }
-    let wanted = list_request(limit, since, Some(filter));
+    let listing = match &room_network {
+        RoomNetwork::ThirdParty(instance) => {
+            Listing::Only(appservices.listed(Some(instance)).await?)
+        }
+        RoomNetwork::All => Listing::With(appservices.listed(None).await?),
+        _ => Listing::Public,
+    };
+    let wanted = ListRequest { listing, ..list_request(limit, since, Some(filter)) };
     Ok(Json(overviews.public_rooms(&wanted).await?).into_response())
 }
 

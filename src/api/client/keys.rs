@@ -26,6 +26,7 @@ use crate::{
     sync::{Sync, token::SyncToken},
     users::{
         Accounts,
+        session::AuthError,
         uia::{Demand, body_hash},
     },
 };
@@ -42,6 +43,7 @@ pub(crate) async fn upload_keys(
     State(keys): State<Keys>,
     Client { session, request, .. }: Client<upload_keys::v3::Request>,
 ) -> Result<Ruma<upload_keys::v3::Response>, ApiError> {
+    session.device().ok_or(AuthError::NoDevice)?;
     let upload = Upload {
         identity: request.device_keys.map(Raw::into_json),
         one_time: by_id(request.one_time_keys),
@@ -124,7 +126,8 @@ pub(crate) async fn upload_signing_keys(
         user_signing: request.user_signing_key.map(Raw::into_json),
     };
     let plan = keys.plan_cross_signing(&session, &upload).await?;
-    if plan.needs_proof {
+    // An application service has proved who it is, and has no password.
+    if plan.needs_proof && session.appservice.is_none() {
         let proof = accounts
             .authenticate(Demand {
                 endpoint: "POST /keys/device_signing/upload",

@@ -17,6 +17,7 @@ use ruma::{
 };
 use serde::Deserialize;
 
+use super::register::service_of;
 use crate::{
     api::{
         error::ApiError,
@@ -27,7 +28,7 @@ use crate::{
     users::{
         AccountError, Accounts,
         login::{LOGIN_TOKEN_LIFETIME, LoginDevice},
-        session::Sessions,
+        session::{AuthError, Sessions},
         uia::{Demand, body_hash},
     },
 };
@@ -36,12 +37,15 @@ use crate::{
 pub(crate) async fn get_login_types(
     Public { .. }: Public<get_login_types::v3::Request>,
 ) -> Result<Ruma<get_login_types::v3::Response>, ApiError> {
-    use get_login_types::v3::{LoginType, PasswordLoginType, Response, TokenLoginType};
+    use get_login_types::v3::{
+        ApplicationServiceLoginType, LoginType, PasswordLoginType, Response, TokenLoginType,
+    };
     let mut token = TokenLoginType::new();
     token.get_login_token = true;
     Ok(Ruma(Response::new(vec![
         LoginType::Password(PasswordLoginType::new()),
         LoginType::Token(token),
+        LoginType::ApplicationService(ApplicationServiceLoginType::new()),
     ])))
 }
 
@@ -81,7 +85,7 @@ impl LoginBody {
 pub(crate) async fn login(
     State(accounts): State<Accounts>,
     State(config): State<Arc<Config>>,
-    PublicJson { mut value, caller }: PublicJson<LoginBody>,
+    PublicJson { mut value, caller, token }: PublicJson<LoginBody>,
 ) -> Result<Ruma<Response>, ApiError> {
     let device = LoginDevice {
         device_id: value.device_id.take(),
@@ -98,6 +102,10 @@ pub(crate) async fn login(
         "m.login.token" => {
             let token = value.token.ok_or(AccountError::MissingParam { name: "token" })?;
             accounts.login_with_token(&token, device, &caller).await?
+        }
+        "m.login.application_service" => {
+            let service = service_of(&accounts, token.as_deref())?;
+            accounts.login_for_appservice(&service, &value.identifier()?, device).await?
         }
         _ => return Err(AccountError::UnknownLoginType.into()),
     };
@@ -149,7 +157,8 @@ pub(crate) async fn logout(
     State(sessions): State<Sessions>,
     Client { session, .. }: Client<logout::v3::Request>,
 ) -> Result<Ruma<logout::v3::Response>, ApiError> {
-    sessions.remove_device(session.user, &session.device_id).await?;
+    let device = session.device().ok_or(AuthError::NotToBeLoggedOut)?;
+    sessions.remove_device(session.user, device).await?;
     Ok(Ruma(logout::v3::Response::new()))
 }
 
@@ -166,7 +175,7 @@ pub(crate) async fn logout_all(
 pub(crate) async fn whoami(
     Client { session, .. }: Client<whoami::v3::Request>,
 ) -> Result<Ruma<whoami::v3::Response>, ApiError> {
-    let mut response = whoami::v3::Response::new(session.user_id, session.guest);
-    response.device_id = Some(session.device_id);
+    let mut response = whoami::v3::Response::new(session.user_id.clone(), session.guest);
+    response.device_id = session.device().map(ToOwned::to_owned);
     Ok(Ruma(response))
 }

@@ -98,7 +98,7 @@ pub(crate) async fn get_preview(
     State(previews): State<Previews>,
     Client { session, request, .. }: Client<get_media_preview::v1::Request>,
 ) -> Result<Ruma<get_media_preview::v1::Response>, ApiError> {
-    let preview = raw(previews.preview(session.user, &request.url).await?)?;
+    let preview = raw(previews.preview(session.limited_as(), &request.url).await?)?;
     Ok(Ruma(get_media_preview::v1::Response::from_raw_value(preview)))
 }
 
@@ -108,7 +108,7 @@ pub(crate) async fn get_preview_legacy(
     State(previews): State<Previews>,
     Client { session, request, .. }: Client<media::get_media_preview::v3::Request>,
 ) -> Result<Ruma<media::get_media_preview::v3::Response>, ApiError> {
-    let preview = raw(previews.preview(session.user, &request.url).await?)?;
+    let preview = raw(previews.preview(session.limited_as(), &request.url).await?)?;
     Ok(Ruma(media::get_media_preview::v3::Response::from_raw_value(preview)))
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod admin;
+pub(crate) mod appservice;
 pub(crate) mod backup;
 pub(crate) mod capabilities;
 pub(crate) mod create_room;
@@ -30,6 +31,7 @@ pub(crate) mod room_upgrade;
 pub(crate) mod search;
 pub(crate) mod sliding_sync;
 pub(crate) mod sync;
+pub(crate) mod third_party;
 pub(crate) mod threepid;
 pub(crate) mod to_device;
 pub(crate) mod typing;

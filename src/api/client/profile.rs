@@ -30,7 +30,7 @@ pub(crate) async fn local_profile(
     profiles: &Profiles,
     user_id: &UserId,
 ) -> Result<Profile, ApiError> {
-    let found = accounts.find(user_id).await?;
+    let found = accounts.find_or_ask(user_id).await?;
     let (user, account) = found.ok_or_else(|| ApiError::not_found("Unknown user"))?;
     if account.deactivated {
         return Err(ApiError::not_found("Unknown user"));

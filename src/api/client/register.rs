@@ -1,5 +1,7 @@
 //! Making accounts.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use ruma::{
     OwnedUserId,
@@ -16,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{
         error::ApiError,
-        extract::{Public, Ruma},
+        extract::{MaybeBridge, Public, Ruma},
         json::PublicJson,
     },
+    appservice::Service,
     users::{
         Accounts,
         login::LoginDevice,
@@ -30,12 +33,12 @@ use crate::{
 /// `POST /_matrix/client/v3/register`
 pub(crate) async fn register(
     State(accounts): State<Accounts>,
-    Public { request, caller, .. }: Public<Request>,
+    MaybeBridge { token, request, caller }: MaybeBridge<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
-    if matches!(request.login_type, Some(LoginType::ApplicationService)) {
-        // Only a bridge's own token opens this, and none is registered here.
-        return Err(AuthError::Unknown { soft_logout: false }.into());
-    }
+    let service = match request.login_type {
+        Some(LoginType::ApplicationService) => Some(service_of(&accounts, token.as_deref())?),
+        _ => None,
+    };
     let display_name = request.initial_device_display_name;
     let (user_id, tokens) = match request.kind {
         RegistrationKind::Guest => accounts.register_guest(display_name, &caller).await?,
@@ -46,7 +49,10 @@ pub(crate) async fn register(
                 refresh: request.refresh_token,
             });
             let new = NewAccount { username: request.username, password: request.password, device };
-            accounts.register(new, request.auth.as_ref(), &caller).await?
+            match service {
+                Some(service) => accounts.register_for_appservice(&service, new).await?,
+                None => accounts.register(new, request.auth.as_ref(), &caller).await?,
+            }
         }
         _ => return Err(ApiError::invalid_param("kind must be user or guest")),
     };
@@ -58,6 +64,15 @@ pub(crate) async fn register(
         response.device_id = Some(tokens.device_id);
     }
     Ok(Ruma(response))
+}
+
+/// The application service whose token this is.
+pub(super) fn service_of(
+    accounts: &Accounts,
+    token: Option<&str>,
+) -> Result<Arc<Service>, AuthError> {
+    let service = accounts.sessions().appservice(token.ok_or(AuthError::Missing)?);
+    service.ok_or(AuthError::Unknown { soft_logout: false })
 }
 
 /// `GET /_matrix/client/v3/register/available`

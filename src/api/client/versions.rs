@@ -14,8 +14,10 @@ use crate::api::{
 const VERSIONS: [&str; 7] = ["r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 27] = [
+const FEATURES: [(&str, bool); 29] = [
     ("org.matrix.msc3916.stable", true),
+    ("fi.mau.msc2659", true),
+    ("fi.mau.msc2659.stable", true),
     ("fi.mau.msc2246", true),
     ("fi.mau.msc2246.stable", true),
     ("org.matrix.msc2285.stable", true),
