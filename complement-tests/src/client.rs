@@ -28,6 +28,8 @@ pub struct Client {
     pub device_id: String,
     /// The account's password, for the steps that ask for it again.
     pub password: String,
+    /// Query parameters of every request: whom an application service speaks for.
+    asserted: Vec<(String, String)>,
     transactions: Arc<AtomicU64>,
 }
 
@@ -185,8 +187,23 @@ impl Client {
             user_id: String::new(),
             device_id: String::new(),
             password: String::new(),
+            asserted: Vec::new(),
             transactions: Arc::default(),
         }
+    }
+
+    /// An application service as one of its users.
+    #[must_use]
+    pub fn acting_as(&self, user_id: &str) -> Self {
+        let asserted = vec![("user_id".to_owned(), user_id.to_owned())];
+        Self { user_id: user_id.to_owned(), asserted, ..self.clone() }
+    }
+
+    /// An application service that says more of whom it speaks for with every request.
+    #[must_use]
+    pub fn asserting(mut self, name: &str, value: &str) -> Self {
+        self.asserted.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The same person with another access token.
@@ -259,6 +276,8 @@ impl Client {
             body: None,
             sender: self.user_id.clone(),
         };
+        let asserted = self.asserted.iter();
+        let request = asserted.fold(request, |request, (name, value)| request.query(name, value));
         match &self.token {
             Some(token) => request.header("authorization", &format!("Bearer {token}")),
             None => request,

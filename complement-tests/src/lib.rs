@@ -34,6 +34,7 @@
 )]
 
 mod answer;
+mod appservice;
 mod binary;
 mod client;
 mod config;
@@ -47,6 +48,7 @@ mod sync;
 mod waiting;
 
 pub use answer::Answer;
+pub use appservice::{Appservice, Received};
 pub use binary::homeserver_binary;
 pub use client::{Client, Path, Request, media_of};
 pub use config::Config;
