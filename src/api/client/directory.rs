@@ -27,7 +27,7 @@ use crate::{
     federation::{Federation, exchange::Exchange},
     rooms::{
         Overviews, RoomError,
-        directory::{List, ListRequest, Listing, Summary},
+        directory::{ListRequest, Listing, Summary},
         hierarchy::{Hierarchy, HierarchyRequest},
     },
     users::session::{AuthError, Sessions},
@@ -51,6 +51,7 @@ pub(crate) fn list_request(
         since,
         term: filter.generic_search_term,
         types: (!types.is_empty()).then_some(types),
+        listing: Listing::Public,
     }
 }
 
