@@ -16,7 +16,7 @@ use crate::{
     },
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
-    push::{PushRules, Unread},
+    push::{Delivery, PushRules, Pushers, Unread},
     rooms::{Overviews, Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
     storage::{Db, StorageError},
@@ -45,6 +45,7 @@ pub(crate) struct Areas {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    pushers: Pushers,
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
@@ -82,6 +83,7 @@ areas! {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    pushers: Pushers,
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
@@ -147,6 +149,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
+    #[expect(clippy::too_many_lines, reason = "a list of the areas, in the order of their needs")]
     pub(crate) async fn start_with(
         config: &Config,
         db: Db,
@@ -161,11 +164,14 @@ impl Server {
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
         let outgoing = Outgoing::new(&config.outgoing)?;
+        let pushers =
+            Pushers::new(db.clone(), clock.clone(), outgoing.clone(), accounts.sends_mail());
         let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
         let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
         let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;
         tokio::spawn(content.clone().keep_up(stopping.clone()));
-        let previews = Previews::new(config, db.clone(), clock.clone(), content.clone(), outgoing)?;
+        let previews =
+            Previews::new(config, db.clone(), clock.clone(), content.clone(), outgoing.clone())?;
         tokio::spawn(previews.clone().keep_up(stopping.clone()));
         let profiles = Profiles::new(db.clone());
         let key = ServerKey::load(&db, &random, &config.server_name).await?;
@@ -187,10 +193,11 @@ impl Server {
         tokio::spawn(keys.clone().keep_lists(stopping.clone()));
         let presence = Presence::new(db.clone(), clock.clone(), config.presence.clone());
         tokio::spawn(presence.clone().keep_telling(stopping.clone()));
-        let forgetting = (keys.clone(), presence.clone());
+        let forgetting = (keys.clone(), presence.clone(), pushers.clone());
         sessions.when_removed(Box::new(move |user, device| {
             forgetting.0.forget_counts([(user, device)]);
             forgetting.1.forget(user, device);
+            forgetting.2.tell(user);
         }));
         let dehydrated_devices = DehydratedDevices::new(
             db.clone(),
@@ -212,6 +219,17 @@ impl Server {
         presence.when_told(Box::new(move |users| telling.tell_presence(users)));
         let push_rules = PushRules::new(AccountData::new(db.clone()));
         let unread = Unread::new(db.clone(), rooms.clone(), push_rules.clone());
+        let delivery = Delivery::new(
+            db.clone(),
+            rooms.clone(),
+            unread.clone(),
+            pushers.clone(),
+            &outgoing,
+            clock.clone(),
+            random,
+            stopping.clone(),
+        )?;
+        deliver(delivery, &receipts);
         let sync = Sync::new(
             db.clone(),
             rooms.clone(),
@@ -233,6 +251,7 @@ impl Server {
                 accounts,
                 profiles,
                 push_rules,
+                pushers,
                 account_data: AccountData::new(db.clone()),
                 filters: Filters::new(db.clone()),
                 overviews: Overviews::new(rooms.clone()),
@@ -290,6 +309,16 @@ fn encryption(db: &Db, clock: &Clock, random: &Random, federation: &Federation) 
         keys: Keys::new(db.clone(), name, is_federating.then(others)),
         to_device: ToDevice::new(db.clone(), clock, random, name, is_federating),
     }
+}
+
+/// Has pushers told of what happens and of what is read.
+fn deliver(delivery: Delivery, receipts: &Receipts) {
+    let telling = delivery.clone();
+    receipts.when_read(Box::new(move |user, room| {
+        let telling = telling.clone();
+        tokio::spawn(async move { telling.was_read(user, room).await });
+    }));
+    tokio::spawn(delivery.run());
 }
 
 /// Names and pictures for member events.

@@ -25,7 +25,7 @@ use crate::{
     federation::{NotAuthenticated, PeerError, exchange::ExchangeError},
     http::BodyError,
     previews::PreviewError,
-    push::PushRuleError,
+    push::{PushRuleError, PusherError},
     rooms::RoomError,
     storage::StorageError,
     sync::{SlidingError, SyncError},
@@ -409,6 +409,21 @@ impl From<AccountDataError> for ApiError {
             AccountDataError::TooMany | AccountDataError::TooManyTags => Self::forbidden(&error),
             AccountDataError::Busy => busy(),
             AccountDataError::Storage(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PusherError> for ApiError {
+    fn from(error: PusherError) -> Self {
+        match error {
+            PusherError::Missing(_) => Self::new(ErrorKind::MissingParam, error),
+            PusherError::Invalid(_)
+            | PusherError::UnknownKind
+            | PusherError::Refused(_)
+            | PusherError::NoMail
+            | PusherError::NotYours => Self::invalid_param(error),
+            PusherError::TooMany | PusherError::TooManyOwners => Self::forbidden(error),
+            PusherError::Storage(error) => error.into(),
         }
     }
 }

@@ -15,12 +15,14 @@ use serde_json::Value;
 use super::{context::RoomContext, event::PushEvent, pattern::Pattern};
 
 /// What a rule that fits does.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     /// Notify.
     pub(crate) notify: bool,
     /// As something that is meant for the user.
     pub(crate) highlight: bool,
+    /// All that it does, as clients see it.
+    pub(crate) actions: Vec<Action>,
 }
 
 impl Outcome {
@@ -28,6 +30,7 @@ impl Outcome {
         Self {
             notify: actions.iter().any(Action::should_notify),
             highlight: actions.iter().any(Action::is_highlight),
+            actions: actions.to_vec(),
         }
     }
 }

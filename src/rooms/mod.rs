@@ -23,6 +23,7 @@ mod kept;
 pub(crate) mod keys;
 mod membership;
 mod neighbours;
+mod news;
 mod overview;
 pub(crate) mod pdu;
 pub(crate) mod people;
@@ -71,6 +72,7 @@ pub(crate) use error::RoomError;
 pub(crate) use event::{Draft, content};
 pub(crate) use filter::EventFilter;
 pub(crate) use membership::Change;
+pub(crate) use news::{Found, News};
 pub(crate) use overview::{Overview, Overviews};
 pub(crate) use profile::Profile;
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
@@ -125,6 +127,7 @@ struct Shared {
     last_positions: Cache<RoomNumber, u64>,
     states: States,
     outbox_changed: tokio::sync::Notify,
+    news: News,
     joining: Cache<RoomNumber, Arc<tokio::sync::Mutex<()>>>,
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
@@ -152,6 +155,7 @@ impl Rooms {
             last_positions: Cache::new(MAX_LAST_POSITIONS),
             states: States::new(memory_bytes / 2),
             outbox_changed: tokio::sync::Notify::new(),
+            news: News::default(),
             joining: Cache::new(MAX_JOINING),
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
@@ -274,6 +278,11 @@ impl Rooms {
     /// Told when there is something new for other servers.
     pub(crate) fn outbox_changed(&self) -> &tokio::sync::Notify {
         &self.shared.outbox_changed
+    }
+
+    /// Where something happened.
+    pub(crate) fn news(&self) -> &News {
+        &self.shared.news
     }
 
     /// The ID of a room that a table names.

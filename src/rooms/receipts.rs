@@ -4,7 +4,10 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receipts>
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::Mutex;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, events::receipt::ReceiptType};
@@ -28,7 +31,12 @@ pub(crate) struct Receipts {
     /// not look any further.
     latest: Arc<Mutex<HashMap<RoomNumber, u64>>>,
     started_at: u64,
+    /// What is told of users of this server who read.
+    read: Arc<OnceLock<WhoRead>>,
 }
+
+/// Told who read something in which room.
+pub(crate) type WhoRead = Box<dyn Fn(UserNumber, RoomNumber) + Send + Sync>;
 
 /// Which of a user's receipts in a room.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -67,7 +75,13 @@ impl Receipts {
     /// Receipts kept in `db`.
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
         let started_at = db.visible_position();
-        Self { db, clock, latest: Arc::default(), started_at }
+        Self { db, clock, latest: Arc::default(), started_at, read: Arc::default() }
+    }
+
+    /// Calls `read` with whoever reads something from now on. Set once, when the server is put
+    /// together.
+    pub(crate) fn when_read(&self, read: WhoRead) {
+        self.read.get_or_init(|| read);
     }
 
     /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
@@ -114,7 +128,13 @@ impl Receipts {
             Err(StorageError::Precondition { .. }) => {
                 Box::pin(self.set(room, user, kind, thread, up_to, wake)).await
             }
-            done => done,
+            Ok(()) => {
+                if let Some(read) = self.read.get() {
+                    read(user, room);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 

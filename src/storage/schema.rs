@@ -24,7 +24,7 @@ use crate::{
         exchange::{ReceivedTransaction, StagedPdu, Waiting},
     },
     previews::rows::PreviewRecord,
-    push::Tally,
+    push::{Progress, Pusher, Tally},
     rooms::{
         auth_record::{AuthRecord, EventState, SnapshotNumber},
         people::SeenProfile,
@@ -229,6 +229,15 @@ tables! {
     REPORTS = Reports "reports" [Layout::TEXT]: u64 => Json<Report>;
     /// What a user has not read in a room, where counting it anew would take long.
     UNREAD = Unread "unread" [Layout::TEXT.prefix(8)]: (UserNumber, RoomNumber) => Json<Tally>;
+    /// Where users want to be told of what notifies them, by app ID and pushkey.
+    PUSHERS = Pushers "pushers" [Layout::TEXT.prefix(8)]: (UserNumber, String, String) => Json<Pusher>;
+    /// The users who are told under an app ID and a pushkey.
+    PUSHER_OWNERS = PusherOwners "pusher_owners": (String, String) => Json<Vec<u64>>;
+    /// How far a pusher has told, and when it is tried again. Written unsynced.
+    PUSH_PROGRESS = PushProgress "push_progress" [Layout::TEXT.prefix(8)]:
+        (UserNumber, String, String) => Json<Progress>;
+    /// Up to which stream position whatever is to be pushed is known; `0` is the only key.
+    PUSH_EVALUATED = PushEvaluated "push_evaluated": u64 => u64;
     /// Up to where a user has read: the latest receipt by kind and thread.
     RECEIPTS = Receipts "receipts" [Layout::TEXT.prefix(8)]: (RoomNumber, UserNumber, String, String) => Json<Receipt>;
     /// Which receipts changed, by stream position; a receipt stands here once.

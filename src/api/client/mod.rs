@@ -18,6 +18,7 @@ pub(crate) mod people;
 pub(crate) mod presence;
 pub(crate) mod profile;
 pub(crate) mod push_rules;
+pub(crate) mod pushers;
 pub(crate) mod receipts;
 pub(crate) mod register;
 pub(crate) mod relations;

@@ -14,7 +14,7 @@ use crate::api::{
 const VERSIONS: [&str; 7] = ["r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 27] = [
+const FEATURES: [(&str, bool); 28] = [
     ("org.matrix.msc3916.stable", true),
     ("fi.mau.msc2246", true),
     ("fi.mau.msc2246.stable", true),
@@ -34,6 +34,7 @@ const FEATURES: [(&str, bool); 27] = [
     ("uk.half-shot.msc2666.query_mutual_rooms", true),
     ("uk.half-shot.msc2666.query_mutual_rooms.stable", true),
     ("org.matrix.msc3814", true),
+    ("org.matrix.msc3881", true),
     ("org.matrix.msc3882", true),
     ("org.matrix.simplified_msc3575", true),
     ("uk.tcpip.msc4133", true),
