@@ -12,13 +12,16 @@ use super::{
     event::PushEvent,
 };
 use crate::{
-    rooms::{Room, RoomError},
+    rooms::{
+        Room, RoomError,
+        record::{EventRecord, UserRoom},
+    },
     storage::{
         Range, Read,
-        intern::UserNumber,
+        intern::{RoomNumber, UserNumber},
         schema::{ACCOUNT_DATA, CURRENT_STATES},
     },
-    users::GLOBAL,
+    users::{GLOBAL, Ignored},
 };
 
 /// A user's rules, taken apart.
@@ -60,6 +63,22 @@ impl Unread {
             }
         }
         Ok(notified)
+    }
+
+    /// The event that invites a user, unless they do not want to hear of whoever sent it.
+    pub(super) async fn invitation(
+        &self,
+        at: &impl Read,
+        user: UserNumber,
+        room: RoomNumber,
+        row: &UserRoom,
+    ) -> Result<Option<EventRecord>, RoomError> {
+        let Some(event) = self.rooms.invite_event(at, user, room, row).await? else {
+            return Ok(None);
+        };
+        let unwanted = Ignored::load(at, user).await?.contains(&event.sender_id)
+            || self.rooms.hides_invite(at, user, room, row).await?;
+        Ok((!unwanted).then_some(event))
     }
 
     /// What a user's rules do with an invitation, if that is to notify.

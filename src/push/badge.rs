@@ -13,7 +13,6 @@ use crate::{
         Db,
         intern::{RoomNumber, UserNumber},
     },
-    users::Ignored,
 };
 
 /// Of how many users the sums are kept in memory.
@@ -58,7 +57,6 @@ impl Badges {
         let until = self.db.visible_position();
         let at = self.db.snapshot();
         let rooms = &self.unread.rooms;
-        let mut ignored = None;
         let mut sum = 0;
         for (number, row) in rooms.user_rooms(&at, user).await? {
             match row.membership {
@@ -78,13 +76,7 @@ impl Badges {
                     sum += count;
                 }
                 Membership::Invite => {
-                    let whom = match &ignored {
-                        Some(whom) => whom,
-                        None => ignored.insert(Ignored::load(&at, user).await?),
-                    };
-                    let invite = rooms.invite_event(&at, user, number, &row).await?;
-                    let wanted = invite.is_some_and(|invite| !whom.contains(&invite.sender_id))
-                        && !rooms.hides_invite(&at, user, number, &row).await?;
+                    let wanted = self.unread.invitation(&at, user, number, &row).await?.is_some();
                     sum += u64::from(wanted);
                 }
                 Membership::Leave | Membership::Ban | Membership::Knock => {

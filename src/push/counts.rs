@@ -63,7 +63,6 @@ pub(crate) struct Unread {
 
 /// One user looking at one room.
 pub(super) struct Reader<'a> {
-    user: UserNumber,
     user_id: &'a UserId,
     room: &'a Room,
     rules: Arc<CompiledRules>,
@@ -116,7 +115,7 @@ impl Unread {
         let reader = self.reader(at, room, user, user_id, rules).await?;
         let mut since = known.as_ref().map_or(0, |known| known.since);
         if known.as_ref().is_none_or(|known| known.member != member) {
-            since = self.joined_since(at, &reader).await?;
+            since = self.joined_since(at, room.number, user).await?;
         }
         // Of a room left and joined again only what came after the last time counts.
         let known = known.filter(|known| known.since == since);
@@ -163,7 +162,7 @@ impl Unread {
         let mut found = Vec::new();
         // The latest first, so that of too many the old ones are left out.
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, reader.room, after, upto).await?;
+            let events = self.look(at, reader.room, after, upto, STEP).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
             for (key, event) in events {
@@ -208,7 +207,7 @@ impl Unread {
         let after = Boundary::at_position(first);
         let mut upto = Boundary::at_position(tally.until);
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, reader.room, after, upto).await?;
+            let events = self.look(at, reader.room, after, upto, STEP).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
             for (key, event) in events {
@@ -239,7 +238,6 @@ impl Unread {
             display_name = self.display_name(at, room, user_id).await?;
         }
         Ok(Reader {
-            user,
             user_id,
             room,
             rules,
@@ -250,8 +248,13 @@ impl Unread {
     }
 
     /// The stream position at which the user came into the room the last time.
-    async fn joined_since(&self, at: &impl Read, reader: &Reader<'_>) -> Result<u64, RoomError> {
-        let range = Range::prefix(&(reader.room.number, reader.user));
+    pub(super) async fn joined_since(
+        &self,
+        at: &impl Read,
+        room: RoomNumber,
+        user: UserNumber,
+    ) -> Result<u64, RoomError> {
+        let range = Range::prefix(&(room, user));
         let rows = MEMBERSHIPS.scan_back(at, &range, MAX_MEMBERSHIPS).await?;
         let joined = rows.into_iter().take_while(|(_, membership)| *membership == Membership::Join);
         let since = joined.last().map_or(0, |((.., position), _)| position);

@@ -3,6 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
+use super::pattern::words_of;
 use crate::rooms::{Room, record::EventRecord, relations::RelatesTo};
 
 /// What conditions ask of an event.
@@ -16,6 +17,8 @@ pub(crate) struct PushEvent {
     pub(super) content: Value,
     /// `content.body` in lower case: what most patterns are looked for in.
     pub(super) body: Option<String>,
+    /// The words in it.
+    pub(super) words: Vec<String>,
     /// Its place in the order of arrival.
     pub(super) position: u64,
     /// The root of the thread it is in; none: in the main timeline.
@@ -48,6 +51,7 @@ impl PushEvent {
             sender: record.sender_id.clone(),
             room_id: room_id.to_owned(),
             content,
+            words: body.as_deref().map(words_of).unwrap_or_default(),
             body,
             position: record.position,
             thread,

@@ -39,8 +39,9 @@ impl Unread {
         room: &Room,
         after: Boundary,
         upto: Boundary,
+        limit: usize,
     ) -> Result<Looked, RoomError> {
-        let rows = TIMELINE.scan_back(at, &window(room, after, upto), STEP).await?;
+        let rows = TIMELINE.scan_back(at, &window(room, after, upto), limit).await?;
         self.take_apart(at, room, rows).await
     }
 

@@ -8,10 +8,14 @@ mod counts;
 mod delivery;
 mod event;
 mod look;
+mod notifications;
 mod pattern;
+mod polls;
 pub(crate) mod pushers;
 pub(crate) mod rules;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use compiled::Outcome;
 pub(crate) use counts::Unread;

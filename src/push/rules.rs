@@ -215,6 +215,7 @@ pub(crate) fn server_default(user_id: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user_id);
     // MSC4306: of use only with subscriptions of threads, and a kind that many clients don't know.
     rules.postcontent.clear();
+    super::polls::add(&mut rules);
     rules
 }
 

@@ -24,7 +24,6 @@ use crate::{
         intern::UserNumber,
         schema::{EVENTS, MEMBERSHIPS, TIMELINE, USER_ROOMS},
     },
-    users::Ignored,
 };
 
 /// How many members are named where a room has no name of its own.
@@ -231,13 +230,8 @@ impl Delivery {
         if row.position != item.position {
             return Ok(None);
         }
-        let event = self.rooms.invite_event(at, user, item.room, row).await?;
+        let event = self.unread.invitation(at, user, item.room, row).await?;
         let Some(event) = event else { return Ok(None) };
-        if Ignored::load(at, user).await?.contains(&event.sender_id)
-            || self.rooms.hides_invite(at, user, item.room, row).await?
-        {
-            return Ok(None);
-        }
         let room_id = self.rooms.room_id(item.room).await?;
         let pushed = PushEvent::in_room(&room_id, &event, None);
         let outcome = self.unread.invite_outcome(at, user, user_id, &pushed).await?;
