@@ -16,7 +16,7 @@ use crate::{
     },
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
-    push::{Delivery, PushRules, Pushers, Unread},
+    push::{Delivery, PushRules, Pushers, Unread, Vapid},
     rooms::{Overviews, Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
     storage::{Db, StorageError},
@@ -47,6 +47,7 @@ pub(crate) struct Areas {
     push_rules: PushRules,
     pushers: Pushers,
     unread: Unread,
+    vapid: Vapid,
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
@@ -86,6 +87,7 @@ areas! {
     push_rules: PushRules,
     pushers: Pushers,
     unread: Unread,
+    vapid: Vapid,
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
@@ -166,8 +168,13 @@ impl Server {
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
         let outgoing = Outgoing::new(&config.outgoing)?;
-        let pushers =
-            Pushers::new(db.clone(), clock.clone(), outgoing.clone(), accounts.sends_mail());
+        let pushers = Pushers::new(
+            db.clone(),
+            clock.clone(),
+            random.clone(),
+            outgoing.clone(),
+            accounts.sends_mail(),
+        );
         let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
         let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
         let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;
@@ -221,12 +228,14 @@ impl Server {
         presence.when_told(Box::new(move |users| telling.tell_presence(users)));
         let push_rules = PushRules::new(AccountData::new(db.clone()));
         let unread = Unread::new(db.clone(), rooms.clone(), push_rules.clone());
+        let vapid = Vapid::load(&db, &format!("https://{}", config.server_name)).await?;
         let delivery = Delivery::new(
             db.clone(),
             rooms.clone(),
             unread.clone(),
             pushers.clone(),
             &outgoing,
+            vapid.clone(),
             clock.clone(),
             random,
             stopping.clone(),
@@ -255,6 +264,7 @@ impl Server {
                 push_rules,
                 pushers,
                 unread,
+                vapid,
                 account_data: AccountData::new(db.clone()),
                 filters: Filters::new(db.clone()),
                 overviews: Overviews::new(rooms.clone()),

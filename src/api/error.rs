@@ -423,6 +423,15 @@ impl From<PusherError> for ApiError {
             | PusherError::NoMail
             | PusherError::NotYours => Self::invalid_param(error),
             PusherError::TooMany | PusherError::TooManyOwners => Self::forbidden(error),
+            PusherError::NotFound => Self::not_found(error),
+            PusherError::WrongToken => {
+                let kind = custom("M_UNKNOWN_ACTIVATION_TOKEN");
+                Self::with_status(StatusCode::BAD_REQUEST, kind, error)
+            }
+            PusherError::Expired => {
+                let kind = custom("M_EXPIRED_ACTIVATION_TOKEN");
+                Self::with_status(StatusCode::GONE, kind, error)
+            }
             PusherError::Storage(error) => error.into(),
         }
     }

@@ -107,6 +107,7 @@ fn accounts(routes: Routes) -> Routes {
         .add::<push::get_notifications::v3::Request, _, _>(notifications::get_notifications)
         .add::<push::get_pushers::v3::Request, _, _>(pushers::get_pushers)
         .add::<push::set_pusher::v3::Request, _, _>(pushers::set_pusher)
+        .path(POST, "/_matrix/client/unstable/org.matrix.msc4174/pushers/ack", pushers::ack_pusher)
         .add::<push::get_pushrules_all::v3::Request, _, _>(push_rules::get_pushrules_all)
         .add::<push::get_pushrules_global_scope::v3::Request, _, _>(
             push_rules::get_pushrules_global,

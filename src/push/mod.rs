@@ -2,20 +2,24 @@
 
 mod audience;
 mod badge;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod compiled;
 mod context;
 mod counts;
 mod delivery;
 mod event;
 mod look;
+pub(crate) mod new_pusher;
 mod notifications;
 mod pattern;
 mod polls;
-pub(crate) mod pushers;
+mod pushers;
 pub(crate) mod rules;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod webpush;
 
 use compiled::Outcome;
 pub(crate) use counts::Unread;
@@ -23,3 +27,4 @@ pub(crate) use delivery::{Delivery, Progress};
 pub(crate) use pushers::{Pusher, PusherError, Pushers, queue_device_removal};
 pub(crate) use rules::{PushRuleError, PushRules};
 pub(crate) use tally::{Count, Tally};
+pub(crate) use webpush::Vapid;

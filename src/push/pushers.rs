@@ -9,33 +9,19 @@ use std::sync::{Arc, OnceLock};
 use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use url::Url;
 
+use super::{new_pusher::NewPusher, webpush::Receiver};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Random},
     outgoing::{Outgoing, Refused},
     storage::{
         Batch, Db, Json, Range, StorageError,
         intern::UserNumber,
-        schema::{DEVICES, PUSH_PROGRESS, PUSHER_OWNERS, PUSHERS, USER_THREEPIDS},
+        schema::{DEVICES, PUSH_PROGRESS, PUSHER_OWNERS, PUSHERS},
     },
     users::session::Session,
 };
 
-/// The path of every push gateway.
-///
-/// Spec: <https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify>
-const GATEWAY_PATH: &str = "/_matrix/push/v1/notify";
-/// The app ID of all pushers that send mail.
-pub(crate) const EMAIL_APP_ID: &str = "m.email";
-/// The longest pushkey.
-const MAX_PUSHKEY_BYTES: usize = 512;
-/// The longest app ID, in characters of the spec's grammar, which are bytes.
-const MAX_APP_ID_BYTES: usize = 64;
-/// The longest name, tag or language.
-const MAX_TEXT_BYTES: usize = 1_024;
-/// The largest `data`, as JSON.
-const MAX_DATA_BYTES: usize = 8_192;
 /// How many pushers a user may have.
 const MAX_PUSHERS: usize = 50;
 /// How many users may be told under one app ID and pushkey.
@@ -54,6 +40,9 @@ pub(crate) enum Kind {
     Http,
     /// By mail.
     Email,
+    /// By a push service, as MSC4174 has it.
+    #[serde(rename = "org.matrix.msc4174.webpush")]
+    Webpush,
 }
 
 /// A pusher.
@@ -79,10 +68,39 @@ pub(crate) struct Pusher {
     pub(crate) set_at: u64,
     /// The stream position at which it was made: it tells of what came after.
     pub(crate) since: u64,
+    /// Whether the device has shown that it gets what is sent there; only web push asks that.
+    #[serde(default)]
+    pub(crate) activation: Option<Activation>,
+}
+
+/// A device proves that it gets web push messages by what was in the first of them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Activation {
+    /// It did.
+    pub(crate) done: bool,
+    /// What was in the message.
+    pub(super) token: String,
+    /// Until when it is taken, in ms since the Unix epoch.
+    pub(super) expires_ms: u64,
 }
 
 impl Pusher {
-    /// Where its push gateway is.
+    /// Whether it tells of anything.
+    pub(super) fn is_on(&self) -> bool {
+        self.enabled && self.activation.as_ref().is_none_or(|activation| activation.done)
+    }
+
+    /// Whether the device is still to show that it gets what is sent there.
+    pub(super) fn is_to_be_activated(&self) -> bool {
+        self.activation.as_ref().is_some_and(|activation| !activation.done)
+    }
+
+    /// The keys of a device that is reached by web push.
+    pub(super) fn receiver(&self, pushkey: &str) -> Option<Receiver> {
+        Receiver::parse(pushkey, self.data.get("auth")?.as_str()?)
+    }
+
+    /// Where its push gateway or push service is.
     pub(super) fn url(&self) -> Option<&str> {
         self.data.get("url")?.as_str()
     }
@@ -96,27 +114,6 @@ impl Pusher {
     pub(super) fn events_only(&self) -> bool {
         self.data.get("events_only") == Some(&Value::Bool(true))
     }
-}
-
-/// A pusher as a client wants it.
-#[derive(Debug)]
-pub(crate) struct NewPusher {
-    /// Of which app.
-    pub(crate) app_id: String,
-    /// How the app is reached.
-    pub(crate) pushkey: String,
-    /// `http` or `email`.
-    pub(crate) kind: String,
-    /// The same of [`Pusher`]; what is not given is missing.
-    pub(crate) app_display_name: Option<String>,
-    pub(crate) device_display_name: Option<String>,
-    pub(crate) profile_tag: Option<String>,
-    pub(crate) lang: Option<String>,
-    pub(crate) data: Option<Map<String, Value>>,
-    /// None: as it was, on if it is new.
-    pub(crate) enabled: Option<bool>,
-    /// Other users may keep theirs of the same app ID and pushkey.
-    pub(crate) append: bool,
 }
 
 /// Why a pusher was not set.
@@ -143,6 +140,15 @@ pub(crate) enum PusherError {
     /// The user has too many pushers.
     #[error("a user may have at most {MAX_PUSHERS} pushers")]
     TooMany,
+    /// There is no pusher to activate.
+    #[error("there is no such pusher")]
+    NotFound,
+    /// What is to activate it is something else.
+    #[error("this is not what was sent to activate the pusher")]
+    WrongToken,
+    /// What is to activate it came too late.
+    #[error("what was sent to activate the pusher has expired")]
+    Expired,
     /// Too many users are told under the same pushkey.
     #[error("a pushkey may stand for at most {MAX_OWNERS} users")]
     TooManyOwners,
@@ -157,17 +163,24 @@ pub(crate) type Changed = Box<dyn Fn(UserNumber) + Send + Sync>;
 /// The pushers of all users of this server.
 #[derive(Clone)]
 pub(crate) struct Pushers {
-    db: Db,
-    clock: Clock,
-    outgoing: Outgoing,
-    sends_mail: bool,
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
+    pub(super) outgoing: Outgoing,
+    pub(super) sends_mail: bool,
     changed: Arc<OnceLock<Changed>>,
 }
 
 impl Pushers {
     /// Pushers kept in `db`; their gateways are called by `outgoing`.
-    pub(crate) fn new(db: Db, clock: Clock, outgoing: Outgoing, sends_mail: bool) -> Self {
-        Self { db, clock, outgoing, sends_mail, changed: Arc::default() }
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        random: Random,
+        outgoing: Outgoing,
+        sends_mail: bool,
+    ) -> Self {
+        Self { db, clock, random, outgoing, sends_mail, changed: Arc::default() }
     }
 
     /// Calls `changed` with whoever's pushers change from now on. Set once, when the server is put
@@ -200,11 +213,12 @@ impl Pushers {
         Ok(PUSHERS.get(&self.db, key).await?.map(|Json(pusher)| pusher))
     }
 
-    /// Makes a pusher, or changes the one of the same app ID and pushkey.
+    /// Makes a pusher, or changes the one of the same app ID and pushkey. Whether it has to be
+    /// activated now.
     ///
     /// # Errors
     /// [`PusherError`] with what is wrong with it; nothing is changed then.
-    pub(crate) async fn set(&self, session: &Session, new: NewPusher) -> Result<(), PusherError> {
+    pub(crate) async fn set(&self, session: &Session, new: NewPusher) -> Result<bool, PusherError> {
         let (append, enabled) = (new.append, new.enabled);
         let (key, mut pusher) = self.checked(session, new).await?;
         for _ in 0..ATTEMPTS {
@@ -213,6 +227,11 @@ impl Pushers {
             if let Some(old) = &old {
                 pusher.since = old.0.since;
                 pusher.enabled = enabled.unwrap_or(old.0.enabled);
+                let same = |name| pusher.data.get(name) == old.0.data.get(name);
+                let done = old.0.activation.as_ref().is_some_and(|activation| activation.done);
+                if done && same("url") && same("auth") {
+                    pusher.activation.clone_from(&old.0.activation);
+                }
                 PUSHERS.require_equals(&mut batch, &key, old);
             } else {
                 let own = Range::prefix(&(key.0,));
@@ -236,11 +255,50 @@ impl Pushers {
                         self.tell(other);
                     }
                     self.tell(key.0);
-                    return Ok(());
+                    return Ok(pusher.is_to_be_activated());
                 }
             }
         }
         Err(StorageError::Precondition { table: PUSHERS.id.name() }.into())
+    }
+
+    /// A device got what was sent to activate its pusher.
+    ///
+    /// # Errors
+    /// [`PusherError::NotFound`], [`PusherError::WrongToken`], [`PusherError::Expired`].
+    pub(crate) async fn activate(
+        &self,
+        user: UserNumber,
+        app_id: &str,
+        token: &str,
+    ) -> Result<(), PusherError> {
+        let rows = PUSHERS.scan(&self.db, &Range::prefix(&(user, app_id)), usize::MAX).await?;
+        let rows = rows.into_iter().filter(|(_, pusher)| pusher.0.activation.is_some());
+        let rows: Vec<(PusherKey, Json<Pusher>)> = rows.collect();
+        if rows.is_empty() {
+            return Err(PusherError::NotFound);
+        }
+        for (key, old) in rows {
+            let Some(activation) = old.0.activation.clone().filter(|known| known.token == token)
+            else {
+                continue;
+            };
+            if activation.done {
+                return Ok(());
+            }
+            if activation.expires_ms <= self.clock.now_ms() {
+                return Err(PusherError::Expired);
+            }
+            let activation = Some(Activation { done: true, ..activation });
+            let since = self.db.visible_position();
+            let mut batch = Batch::new();
+            PUSHERS.put(&mut batch, &key, &Json(Pusher { activation, since, ..old.0.clone() }));
+            PUSHERS.require_equals(&mut batch, &key, &old);
+            self.db.commit(batch).await?;
+            self.tell(user);
+            return Ok(());
+        }
+        Err(PusherError::WrongToken)
     }
 
     /// Adds the user to those who are told under the pushkey, or puts them in the place of the
@@ -298,93 +356,6 @@ impl Pushers {
         }
         Err(StorageError::Precondition { table: PUSHERS.id.name() })
     }
-
-    /// What a client wants, if it may.
-    async fn checked(
-        &self,
-        session: &Session,
-        new: NewPusher,
-    ) -> Result<(PusherKey, Pusher), PusherError> {
-        check_ids(&new.app_id, &new.pushkey)?;
-        let needed = |value: Option<String>, name| value.ok_or(PusherError::Missing(name));
-        let mut pusher = Pusher {
-            kind: match new.kind.as_str() {
-                "http" => Kind::Http,
-                "email" => Kind::Email,
-                _ => return Err(PusherError::UnknownKind),
-            },
-            app_display_name: needed(new.app_display_name, "app_display_name")?,
-            device_display_name: needed(new.device_display_name, "device_display_name")?,
-            profile_tag: new.profile_tag,
-            lang: needed(new.lang, "lang")?,
-            data: new.data.ok_or(PusherError::Missing("data"))?,
-            enabled: new.enabled.unwrap_or(true),
-            device_id: session.device_id.clone(),
-            set_at: self.clock.now_ms() / 1_000,
-            since: self.db.visible_position(),
-        };
-        let texts = [
-            Some(&pusher.app_display_name),
-            Some(&pusher.device_display_name),
-            pusher.profile_tag.as_ref(),
-            Some(&pusher.lang),
-        ];
-        if texts.into_iter().flatten().any(|text| text.len() > MAX_TEXT_BYTES) {
-            return Err(PusherError::Invalid("a name, tag or language is too long"));
-        }
-        if Value::Object(pusher.data.clone()).to_string().len() > MAX_DATA_BYTES {
-            return Err(PusherError::Invalid("data is too large"));
-        }
-        let mut pushkey = new.pushkey;
-        match pusher.kind {
-            Kind::Http => self.check_gateway(&pusher)?,
-            Kind::Email => {
-                if !self.sends_mail {
-                    return Err(PusherError::NoMail);
-                }
-                if new.app_id != EMAIL_APP_ID {
-                    return Err(PusherError::Invalid("the app_id of mail is m.email"));
-                }
-                pushkey = pushkey.trim().to_lowercase();
-                let address = (session.user, "email", pushkey.as_str());
-                if !USER_THREEPIDS.contains(&self.db, &address).await? {
-                    return Err(PusherError::NotYours);
-                }
-                pusher.data.remove("url");
-            }
-        }
-        Ok(((session.user, new.app_id, pushkey), pusher))
-    }
-
-    /// Spec: "MUST be an HTTPS URL with a path of `/_matrix/push/v1/notify`." Without TLS only
-    /// where private addresses may be called: the gateway is a machine further.
-    fn check_gateway(&self, pusher: &Pusher) -> Result<(), PusherError> {
-        let url = pusher.url().ok_or(PusherError::Missing("data.url"))?;
-        let url = Url::parse(url).map_err(|_| PusherError::Invalid("data.url is no URL"))?;
-        let plain = url.scheme() == "http" && self.outgoing.allows_private();
-        if url.scheme() != "https" && !plain {
-            return Err(PusherError::Invalid("data.url must begin with https://"));
-        }
-        if url.path() != GATEWAY_PATH || url.query().is_some() || url.fragment().is_some() {
-            return Err(PusherError::Invalid("data.url must end with /_matrix/push/v1/notify"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(PusherError::Invalid("data.url must hold no password"));
-        }
-        Ok(self.outgoing.check(&url)?)
-    }
-}
-
-/// Whether a pusher may have these.
-pub(crate) fn check_ids(app_id: &str, pushkey: &str) -> Result<(), PusherError> {
-    let fits = |text: &str, longest| !text.is_empty() && text.len() <= longest;
-    if !fits(app_id, MAX_APP_ID_BYTES) {
-        return Err(PusherError::Invalid("an app_id has 1 to 64 characters"));
-    }
-    if !fits(pushkey, MAX_PUSHKEY_BYTES) {
-        return Err(PusherError::Invalid("a pushkey has 1 to 512 bytes"));
-    }
-    Ok(())
 }
 
 /// Queues the removal of one pusher. The batch fails if its owners change in the meantime.

@@ -83,6 +83,8 @@ pub(crate) use search::{
 pub(crate) use settings::Settings;
 pub(crate) use show::Viewer;
 pub(crate) use timeline::{Boundary, Page, PageRequest};
+#[cfg(feature = "bench")]
+pub(crate) use visibility::HistoryVisibility;
 pub(crate) use visibility::Visibility;
 
 use crate::{

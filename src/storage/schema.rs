@@ -236,6 +236,8 @@ tables! {
     /// How far a pusher has told, and when it is tried again. Written unsynced.
     PUSH_PROGRESS = PushProgress "push_progress" [Layout::TEXT.prefix(8)]:
         (UserNumber, String, String) => Json<Progress>;
+    /// Keys that are made once: `vapid`, by which push services know this server (PKCS#8).
+    PUSH_SECRETS = PushSecrets "push_secrets": String => Vec<u8>;
     /// Up to which stream position whatever is to be pushed is known; `0` is the only key.
     PUSH_EVALUATED = PushEvaluated "push_evaluated": u64 => u64;
     /// Up to where a user has read: the latest receipt by kind and thread.

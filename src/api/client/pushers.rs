@@ -1,6 +1,7 @@
 //! Where users want to be told of what notifies them.
 
 use axum::{Json, extract::State};
+use http::StatusCode;
 use ruma::api::{client::push::get_pushers, error::ErrorKind};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -9,7 +10,7 @@ use crate::{
     api::{error::ApiError, extract::Client, json::ClientJson},
     push::{
         Pushers,
-        pushers::{NewPusher, check_ids},
+        new_pusher::{NewPusher, check_ids},
     },
 };
 
@@ -33,8 +34,15 @@ pub(crate) async fn get_pushers(
             "org.matrix.msc3881.enabled": pusher.enabled,
             "org.matrix.msc3881.device_id": pusher.device_id,
         });
-        if let (Some(tag), Some(shown)) = (pusher.profile_tag, shown.as_object_mut()) {
+        if let Some(tag) = pusher.profile_tag
+            && let Some(shown) = shown.as_object_mut()
+        {
             shown.insert("profile_tag".to_owned(), tag.into());
+        }
+        if let Some(activation) = pusher.activation
+            && let Some(data) = shown.get_mut("data").and_then(Value::as_object_mut)
+        {
+            data.insert("activated".to_owned(), activation.done.into());
         }
         shown
     });
@@ -81,7 +89,7 @@ impl<'de> Deserialize<'de> for Wanted {
 pub(crate) async fn set_pusher(
     State(pushers): State<Pushers>,
     ClientJson { session, value: body, .. }: ClientJson<SetPusher>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<(StatusCode, Json<Value>), ApiError> {
     let missing = |name: &str| ApiError::new(ErrorKind::MissingParam, format!("missing: {name}"));
     let app_id = body.app_id.ok_or_else(|| missing("app_id"))?;
     let pushkey = body.pushkey.ok_or_else(|| missing("pushkey"))?;
@@ -90,7 +98,7 @@ pub(crate) async fn set_pusher(
         Wanted::Null => {
             check_ids(&app_id, &pushkey)?;
             pushers.remove(&(session.user, app_id, pushkey)).await?;
-            return Ok(Json(json!({})));
+            return Ok((StatusCode::OK, Json(json!({}))));
         }
         Wanted::Kind(kind) => kind,
     };
@@ -106,6 +114,24 @@ pub(crate) async fn set_pusher(
         enabled: body.enabled,
         append: body.append,
     };
-    pushers.set(&session, new).await?;
+    // MSC4174, 201: "The pusher is set but needs to be activated".
+    let to_be_activated = pushers.set(&session, new).await?;
+    let status = if to_be_activated { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(json!({}))))
+}
+
+/// The body of `/pushers/ack`.
+#[derive(Deserialize)]
+pub(crate) struct Ack {
+    app_id: String,
+    ack_token: String,
+}
+
+/// `POST /_matrix/client/unstable/org.matrix.msc4174/pushers/ack`
+pub(crate) async fn ack_pusher(
+    State(pushers): State<Pushers>,
+    ClientJson { session, value: Ack { app_id, ack_token }, .. }: ClientJson<Ack>,
+) -> Result<Json<Value>, ApiError> {
+    pushers.activate(session.user, &app_id, &ack_token).await?;
     Ok(Json(json!({})))
 }

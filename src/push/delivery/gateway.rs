@@ -1,4 +1,4 @@
-//! Requests to push gateways.
+//! Requests to push gateways and push services.
 //!
 //! Spec: <https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify>
 
@@ -6,11 +6,15 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use moka::sync::Cache;
-use reqwest::{Client, Response, Url, redirect};
+use reqwest::{Client, RequestBuilder, Response, Url, redirect};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::outgoing::{Outgoing, OutgoingError};
+use crate::{
+    clock::{Clock, Random},
+    outgoing::{Outgoing, OutgoingError},
+    push::webpush::{Receiver, Vapid, encrypt},
+};
 
 /// How long a gateway may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,6 +27,8 @@ const AT_ALL: usize = 512;
 const FAILING: usize = 128;
 /// How many gateways are told apart.
 const MAX_GATEWAYS: u64 = 10_000;
+/// For how long a push service keeps a message for a device that is off, in seconds.
+const KEPT_SECONDS: u64 = 7 * 24 * 60 * 60;
 /// The longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 65_536;
 
@@ -31,7 +37,18 @@ const MAX_ANSWER_BYTES: usize = 65_536;
 pub(super) struct Gateways {
     client: Client,
     outgoing: Outgoing,
+    vapid: Vapid,
+    clock: Clock,
+    random: Random,
     turns: Arc<Turns>,
+}
+
+/// A device that is reached through a push service.
+pub(super) struct WebPusher<'a> {
+    /// Where its messages are left.
+    pub(super) url: &'a str,
+    /// Its keys; none if they are no keys.
+    pub(super) receiver: Option<Receiver>,
 }
 
 struct Turns {
@@ -54,7 +71,12 @@ pub(super) enum Answer {
 }
 
 impl Gateways {
-    pub(super) fn new(outgoing: &Outgoing) -> Result<Self, OutgoingError> {
+    pub(super) fn new(
+        outgoing: &Outgoing,
+        vapid: Vapid,
+        clock: Clock,
+        random: Random,
+    ) -> Result<Self, OutgoingError> {
         let client = outgoing
             .client()
             .redirect(redirect::Policy::none())
@@ -69,7 +91,8 @@ impl Gateways {
                 .time_to_idle(Duration::from_hours(1))
                 .build(),
         };
-        Ok(Self { client, outgoing: outgoing.clone(), turns: Arc::new(turns) })
+        let (outgoing, turns) = (outgoing.clone(), Arc::new(turns));
+        Ok(Self { client, outgoing, vapid, clock, random, turns })
     }
 
     /// Tells a gateway something for one device.
@@ -80,26 +103,76 @@ impl Gateways {
         body: &impl Serialize,
         was_failing: bool,
     ) -> Answer {
-        let Ok(url) = Url::parse(url) else { return Answer::Failed("it has no address".into()) };
-        if let Err(refused) = self.outgoing.check(&url) {
-            return Answer::Failed(refused.to_string());
-        }
-        let gateway = url.origin().ascii_serialization();
-        let own = self.turns.each.get_with(gateway, || Arc::new(Semaphore::new(AT_ONE_GATEWAY)));
-        let Some((_one, _two, _three)) = self.turns.take(&own, was_failing).await else {
-            return Answer::Failed("the server stops".into());
-        };
-        let answer = match self.client.post(url).json(body).send().await {
+        let request = |url| Some(self.client.post(url).json(body));
+        let answer = match self.request(url, was_failing, request).await {
             Ok(answer) => answer,
-            Err(error) => return Answer::Failed(with_cause(&error)),
+            Err(failed) => return failed,
         };
         match answer.status() {
             status if status.is_success() => rejected(answer, pushkey).await,
-            status @ (StatusCode::BAD_REQUEST
-            | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::UNPROCESSABLE_ENTITY) => Answer::Refused(status.to_string()),
-            status => Answer::Failed(status.to_string()),
+            status => unwanted(status),
         }
+    }
+
+    /// Sends a push service what only the device can read.
+    ///
+    /// Spec: <https://www.rfc-editor.org/rfc/rfc8030#section-5>
+    pub(super) async fn push(
+        &self,
+        pusher: &WebPusher<'_>,
+        payload: &[u8],
+        urgent: bool,
+        was_failing: bool,
+    ) -> Answer {
+        let Some(message) = pusher
+            .receiver
+            .and_then(|receiver| encrypt(payload, &receiver, self.random.bytes()).ok())
+        else {
+            // No message will ever be readable there.
+            return Answer::Rejected;
+        };
+        let now = self.clock.now_ms() / 1_000;
+        let request = |url: Url| {
+            let authorization = self.vapid.authorization(&url, now).ok()?;
+            let request = self.client.post(url).body(message).header("ttl", KEPT_SECONDS);
+            Some(
+                request
+                    .header("authorization", authorization)
+                    .header("content-encoding", "aes128gcm")
+                    .header("content-type", "application/octet-stream")
+                    .header("urgency", if urgent { "high" } else { "normal" }),
+            )
+        };
+        match self.request(pusher.url, was_failing, request).await {
+            Ok(answer) => match answer.status() {
+                status if status.is_success() => Answer::Taken,
+                // MSC4174: "the homeserver deletes the registration if it receives a 404, 410 or
+                // 403 from the push server on push."
+                StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => {
+                    Answer::Rejected
+                }
+                status => unwanted(status),
+            },
+            Err(failed) => failed,
+        }
+    }
+
+    /// Waits for a turn and makes a request.
+    async fn request(
+        &self,
+        url: &str,
+        was_failing: bool,
+        request: impl FnOnce(Url) -> Option<RequestBuilder>,
+    ) -> Result<Response, Answer> {
+        let failed = |why: &str| Answer::Failed(why.to_owned());
+        let url = Url::parse(url).map_err(|_| failed("it has no address"))?;
+        self.outgoing.check(&url).map_err(|refused| Answer::Failed(refused.to_string()))?;
+        let gateway = url.origin().ascii_serialization();
+        let own = self.turns.each.get_with(gateway, || Arc::new(Semaphore::new(AT_ONE_GATEWAY)));
+        let turn = self.turns.take(&own, was_failing).await;
+        let _turn = turn.ok_or_else(|| failed("the server stops"))?;
+        let request = request(url).ok_or_else(|| failed("the request can't be signed"))?;
+        request.send().await.map_err(|error| Answer::Failed(with_cause(&error)))
     }
 }
 
@@ -112,6 +185,16 @@ impl Turns {
         let own = own.acquire().await.ok()?;
         let failing = if was_failing { Some(self.failing.acquire().await.ok()?) } else { None };
         Some((own, failing, self.all.acquire().await.ok()?))
+    }
+}
+
+/// What an error says: nothing is wrong with the gateway if it does not want just this.
+fn unwanted(status: StatusCode) -> Answer {
+    match status {
+        StatusCode::BAD_REQUEST
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNPROCESSABLE_ENTITY => Answer::Refused(status.to_string()),
+        status => Answer::Failed(status.to_string()),
     }
 }
 

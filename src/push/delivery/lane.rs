@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::storage::intern::RoomNumber;
+use crate::{push::pushers::Activation, storage::intern::RoomNumber};
 
 /// How many events wait in memory; more are read again from the timelines when it is their turn.
 const MAX_WAITING: usize = 64;
@@ -59,6 +59,8 @@ pub(super) struct Lane {
     /// There may be more than waits.
     more: Option<More>,
     refusals: u32,
+    /// With what the device was asked to activate it.
+    pub(super) asked: Option<Activation>,
     /// Somebody is at it.
     pub(super) working: bool,
     /// Told when a pause is over before its time.

@@ -31,7 +31,7 @@ use self::{
     gateway::Gateways,
     lane::{Item, Lane},
 };
-use super::{Pushers, Unread, badge::Badges, event::PushEvent, pushers::PusherKey};
+use super::{Pushers, Unread, Vapid, badge::Badges, event::PushEvent, pushers::PusherKey};
 use crate::{
     clock::{Clock, Random},
     outgoing::{Outgoing, OutgoingError},
@@ -101,6 +101,7 @@ impl Delivery {
         unread: Unread,
         pushers: Pushers,
         outgoing: &Outgoing,
+        vapid: Vapid,
         clock: Clock,
         random: Random,
         stopping: Stopping,
@@ -108,7 +109,7 @@ impl Delivery {
         rooms.news().follow();
         let delivery = Self {
             badges: Badges::new(db.clone(), unread.clone()),
-            gateways: Gateways::new(outgoing)?,
+            gateways: Gateways::new(outgoing, vapid, clock.clone(), random.clone())?,
             db,
             rooms,
             unread,
@@ -187,7 +188,7 @@ impl Delivery {
             for ((key, Json(pusher)), progress) in rows.into_iter().zip(progress) {
                 let progress = progress.map_or_else(Progress::default, |Json(progress)| progress);
                 let mut lane = Lane::resumed(progress, pusher.since, evaluated, until);
-                lane.enabled = pusher.enabled;
+                lane.enabled = pusher.is_on();
                 lanes.insert(key, lane);
             }
         }
@@ -261,13 +262,17 @@ impl Delivery {
         }
         for (key, pusher) in pushers {
             let mut lane = old.remove(&key).unwrap_or_default();
-            if lane.enabled != pusher.enabled {
+            if lane.enabled != pusher.is_on() {
                 lane.skip_to(evaluated);
             }
-            (lane.enabled, lane.since) = (pusher.enabled, pusher.since);
+            (lane.enabled, lane.since) = (pusher.is_on(), pusher.since);
             // Whoever set it again may have set it right.
             lane.retry_now();
             lane.hurry.notify_one();
+            if pusher.is_to_be_activated() && lane.asked != pusher.activation {
+                lane.asked.clone_from(&pusher.activation);
+                tokio::spawn(self.clone().ask_to_activate(key.clone(), pusher));
+            }
             state.lanes.insert(key, lane);
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::{
         event::PushEvent,
         pushers::{Pusher, PusherKey},
         tally::MAIN,
+        webpush::MAX_PAYLOAD_BYTES,
     },
     rooms::{
         Room, RoomError,
@@ -46,6 +47,16 @@ pub(super) struct Notify<'a> {
     notification: Notification<'a>,
 }
 
+/// The content of a web push message.
+#[derive(Serialize)]
+struct Payload<'a, 'b> {
+    #[serde(flatten)]
+    notification: &'b Notification<'a>,
+    /// What service workers look for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<u64>,
+}
+
 /// What it says; of a change of the counts alone all that is about an event is missing.
 #[derive(Debug, Default, Serialize)]
 struct Notification<'a> {
@@ -70,7 +81,8 @@ struct Notification<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a RawValue>,
     counts: Counts,
-    devices: [Device<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<[Device<'a>; 1]>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -124,7 +136,7 @@ impl<'a> Notify<'a> {
             ..Notification::default()
         };
         if pusher.event_id_only() {
-            return Self { notification: Notification { devices: [device], ..brief } };
+            return Self { notification: Notification { devices: Some([device]), ..brief } };
         }
         let is_member = event.event_type == "m.room.member";
         Self {
@@ -137,10 +149,34 @@ impl<'a> Notify<'a> {
                 user_is_target: is_member
                     .then(|| event.state_key.as_deref() == Some(user_id.as_str())),
                 content: serde_json::from_str(event.content()).ok(),
-                devices: [Device { tweaks: Some(tweaks), ..device }],
+                devices: Some([Device { tweaks: Some(tweaks), ..device }]),
                 ..brief
             },
         }
+    }
+
+    /// Whether the device is to be woken for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.notification.prio == Some("high")
+    }
+
+    /// The same for a device that gets it without a gateway between: without what is for that, and
+    /// without what makes it longer than a push service takes.
+    pub(super) fn payload(mut self) -> Vec<u8> {
+        let notification = &mut self.notification;
+        notification.devices = None;
+        let unread = notification.counts.unread;
+        let mut payload = Vec::new();
+        for _ in 0..3 {
+            payload = serde_json::to_vec(&Payload { notification, unread }).unwrap_or_default();
+            if payload.len() <= MAX_PAYLOAD_BYTES {
+                break;
+            }
+            if notification.content.take().is_none() {
+                (notification.room_name, notification.sender_display_name) = (None, None);
+            }
+        }
+        payload
     }
 
     /// Tells how much is unread.
@@ -148,7 +184,7 @@ impl<'a> Notify<'a> {
         Self {
             notification: Notification {
                 counts: Counts { unread: Some(unread) },
-                devices: [Device::new(key, pusher)],
+                devices: Some([Device::new(key, pusher)]),
                 ..Notification::default()
             },
         }

@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ruma::OwnedUserId;
+use serde_json::json;
 
 use super::{
     Delivery, complain,
-    gateway::Answer,
+    gateway::{Answer, WebPusher},
     lane::{Item, Lane, Step},
     notice::Notify,
 };
@@ -109,7 +110,7 @@ impl Delivery {
         };
         let unread = self.badges.of(key.0, user_id).await?;
         let body = Notify::event(key, pusher, user_id, &notice, unread);
-        let answer = self.ask(key, pusher, &body).await;
+        let answer = self.ask(key, pusher, body).await;
         self.note(key, answer, Some(item), Some(unread)).await
     }
 
@@ -127,12 +128,12 @@ impl Delivery {
             lane.progress.badge.unwrap_or(0)
         };
         let unread = self.badges.of(key.0, user_id).await?;
-        let wanted = pusher.kind == Kind::Http && !pusher.events_only();
+        let wanted = !pusher.events_only();
         if unread == known || !wanted {
             return Ok(());
         }
         let body = Notify::counts(key, pusher, unread);
-        let answer = self.ask(key, pusher, &body).await;
+        let answer = self.ask(key, pusher, body).await;
         if !matches!(answer, Answer::Taken | Answer::Rejected)
             && let Some(lane) = self.shared.state.lock().lanes.get_mut(key)
         {
@@ -142,14 +143,46 @@ impl Delivery {
         self.note(key, answer, None, Some(unread)).await
     }
 
-    async fn ask(&self, key: &PusherKey, pusher: &Pusher, body: &Notify<'_>) -> Answer {
+    async fn ask(&self, key: &PusherKey, pusher: &Pusher, body: Notify<'_>) -> Answer {
         let was_failing = {
             let state = self.shared.state.lock();
             state.lanes.get(key).is_some_and(Lane::is_failing)
         };
-        match pusher.url() {
-            Some(url) => self.gateways.notify(url, &key.2, body, was_failing).await,
-            None => Answer::Failed("it has no address".to_owned()),
+        match (pusher.kind, pusher.url()) {
+            (Kind::Http, Some(url)) => self.gateways.notify(url, &key.2, &body, was_failing).await,
+            (Kind::Webpush, Some(url)) => {
+                let urgent = body.is_urgent();
+                let to = WebPusher { url, receiver: pusher.receiver(&key.2) };
+                self.gateways.push(&to, &body.payload(), urgent, was_failing).await
+            }
+            _ => Answer::Failed("it has no address".to_owned()),
+        }
+    }
+
+    /// Sends a device what it is to activate its pusher with, again while the push service does not
+    /// take it and there is time.
+    pub(super) async fn ask_to_activate(self, key: PusherKey, pusher: Pusher) {
+        let Some(activation) = &pusher.activation else { return };
+        let (Some(url), receiver) = (pusher.url(), pusher.receiver(&key.2)) else { return };
+        let message = json!({ "app_id": key.1, "ack_token": activation.token }).to_string();
+        let to = WebPusher { url, receiver };
+        let mut pause = Duration::from_secs(1);
+        while self.clock.now_ms() < activation.expires_ms {
+            match self.gateways.push(&to, message.as_bytes(), true, false).await {
+                Answer::Taken | Answer::Refused(_) => return,
+                Answer::Rejected => {
+                    if let Err(error) = self.pushers.remove(&key).await {
+                        complain(&error.into(), "a pusher can't be removed");
+                    }
+                    return;
+                }
+                Answer::Failed(why) => tracing::debug!(why, "a push service took nothing"),
+            }
+            tokio::select! {
+                () = self.stopping.wait() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause *= 2;
         }
     }
 

@@ -113,31 +113,12 @@ impl Gateway {
     async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         loop {
-            let mut head = Vec::new();
-            loop {
-                let mut line = String::new();
-                if stream.read_line(&mut line).await? == 0 {
-                    return Ok(());
-                }
-                if line.trim_end().is_empty() {
-                    break;
-                }
-                head.push(line.trim_end().to_owned());
-            }
-            let header = |name: &str| {
-                head.iter().find_map(|line| {
-                    let (key, value) = line.split_once(':')?;
-                    key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-                })
-            };
-            let length = header("content-length").and_then(|length| length.parse().ok());
-            let mut body = vec![0; length.unwrap_or(0)];
-            stream.read_exact(&mut body).await?;
-            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let Some(request) = read_request(&mut stream).await? else { return Ok(()) };
+            let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
             let mut wrong = None;
-            if head.first().map(String::as_str) != Some("POST /_matrix/push/v1/notify HTTP/1.1") {
-                wrong = Some(format!("{head:?}"));
-            } else if header("content-type").as_deref() != Some("application/json") {
+            if request.line != "POST /_matrix/push/v1/notify HTTP/1.1" {
+                wrong = Some(request.line.clone());
+            } else if request.header("content-type").as_deref() != Some("application/json") {
                 wrong = Some("the content type is another one".to_owned());
             } else if let Err(why) = check(&body) {
                 wrong = Some(format!("{why}: {body}"));
@@ -170,6 +151,45 @@ impl Gateway {
             stream.write_all(body.as_bytes()).await?;
         }
     }
+}
+
+/// A request as it came.
+pub(super) struct Request {
+    pub(super) line: String,
+    headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Request {
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone())
+    }
+}
+
+/// The next request of a connection; none at its end.
+pub(super) async fn read_request(
+    stream: &mut BufReader<TcpStream>,
+) -> std::io::Result<Option<Request>> {
+    let mut request = Request { line: String::new(), headers: Vec::new(), body: Vec::new() };
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end();
+        if request.line.is_empty() {
+            line.clone_into(&mut request.line);
+        } else if let Some((name, value)) = line.split_once(':') {
+            request.headers.push((name.to_owned(), value.trim().to_owned()));
+        } else {
+            break;
+        }
+    }
+    let length = request.header("content-length").and_then(|length| length.parse().ok());
+    request.body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut request.body).await?;
+    Ok(Some(request))
 }
 
 /// Whether a body is what the API allows, and no more than it names.
