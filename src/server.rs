@@ -168,13 +168,7 @@ impl Server {
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
         let outgoing = Outgoing::new(&config.outgoing)?;
-        let pushers = Pushers::new(
-            db.clone(),
-            clock.clone(),
-            random.clone(),
-            outgoing.clone(),
-            accounts.sends_mail(),
-        );
+        let pushers = Pushers::new(db.clone(), clock.clone(), random.clone(), outgoing.clone());
         let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
         let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
         let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;

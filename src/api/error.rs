@@ -417,11 +417,9 @@ impl From<PusherError> for ApiError {
     fn from(error: PusherError) -> Self {
         match error {
             PusherError::Missing(_) => Self::new(ErrorKind::MissingParam, error),
-            PusherError::Invalid(_)
-            | PusherError::UnknownKind
-            | PusherError::Refused(_)
-            | PusherError::NoMail
-            | PusherError::NotYours => Self::invalid_param(error),
+            PusherError::Invalid(_) | PusherError::UnknownKind | PusherError::Refused(_) => {
+                Self::invalid_param(error)
+            }
             PusherError::TooMany | PusherError::TooManyOwners => Self::forbidden(error),
             PusherError::NotFound => Self::not_found(error),
             PusherError::WrongToken => {

@@ -9,14 +9,12 @@ use super::{
     pushers::{Activation, Kind, Pusher, PusherError, PusherKey, Pushers},
     webpush::Receiver,
 };
-use crate::{storage::schema::USER_THREEPIDS, users::session::Session};
+use crate::users::session::Session;
 
 /// The path of every push gateway.
 ///
 /// Spec: <https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify>
 const GATEWAY_PATH: &str = "/_matrix/push/v1/notify";
-/// The app ID of all pushers that send mail.
-pub(crate) const EMAIL_APP_ID: &str = "m.email";
 /// The longest pushkey.
 const MAX_PUSHKEY_BYTES: usize = 512;
 /// The longest app ID, in characters of the spec's grammar, which are bytes.
@@ -35,7 +33,7 @@ pub(crate) struct NewPusher {
     pub(crate) app_id: String,
     /// How the app is reached.
     pub(crate) pushkey: String,
-    /// `http`, `email` or `webpush`.
+    /// `http` or `webpush`.
     pub(crate) kind: String,
     /// The same of [`Pusher`]; what is not given is missing.
     pub(crate) app_display_name: Option<String>,
@@ -51,7 +49,7 @@ pub(crate) struct NewPusher {
 
 impl Pushers {
     /// What a client wants, if it may.
-    pub(super) async fn checked(
+    pub(super) fn checked(
         &self,
         session: &Session,
         new: NewPusher,
@@ -61,7 +59,6 @@ impl Pushers {
         let mut pusher = Pusher {
             kind: match new.kind.as_str() {
                 "http" => Kind::Http,
-                "email" => Kind::Email,
                 "webpush" | "org.matrix.msc4174.webpush" => Kind::Webpush,
                 _ => return Err(PusherError::UnknownKind),
             },
@@ -88,7 +85,7 @@ impl Pushers {
         if Value::Object(pusher.data.clone()).to_string().len() > MAX_DATA_BYTES {
             return Err(PusherError::Invalid("data is too large"));
         }
-        let mut pushkey = new.pushkey;
+        let pushkey = new.pushkey;
         match pusher.kind {
             Kind::Http => self.check_gateway(&pusher)?,
             Kind::Webpush => {
@@ -99,20 +96,6 @@ impl Pushers {
                     token: self.random.token::<24>(),
                     expires_ms: self.clock.now_ms() + ACTIVATION_MS,
                 });
-            }
-            Kind::Email => {
-                if !self.sends_mail {
-                    return Err(PusherError::NoMail);
-                }
-                if new.app_id != EMAIL_APP_ID {
-                    return Err(PusherError::Invalid("the app_id of mail is m.email"));
-                }
-                pushkey = pushkey.trim().to_lowercase();
-                let address = (session.user, "email", pushkey.as_str());
-                if !USER_THREEPIDS.contains(&self.db, &address).await? {
-                    return Err(PusherError::NotYours);
-                }
-                pusher.data.remove("url");
             }
         }
         Ok(((session.user, new.app_id, pushkey), pusher))

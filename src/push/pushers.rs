@@ -38,8 +38,6 @@ pub(crate) type PusherKey = (UserNumber, String, String);
 pub(crate) enum Kind {
     /// By a push gateway.
     Http,
-    /// By mail.
-    Email,
     /// By a push service, as MSC4174 has it.
     #[serde(rename = "org.matrix.msc4174.webpush")]
     Webpush,
@@ -131,12 +129,6 @@ pub(crate) enum PusherError {
     /// It leads into a private network.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The server sends no mail.
-    #[error("this server sends no mail")]
-    NoMail,
-    /// The address is not one of the user's.
-    #[error("the address is not one of this account's")]
-    NotYours,
     /// The user has too many pushers.
     #[error("a user may have at most {MAX_PUSHERS} pushers")]
     TooMany,
@@ -167,20 +159,13 @@ pub(crate) struct Pushers {
     pub(super) clock: Clock,
     pub(super) random: Random,
     pub(super) outgoing: Outgoing,
-    pub(super) sends_mail: bool,
     changed: Arc<OnceLock<Changed>>,
 }
 
 impl Pushers {
     /// Pushers kept in `db`; their gateways are called by `outgoing`.
-    pub(crate) fn new(
-        db: Db,
-        clock: Clock,
-        random: Random,
-        outgoing: Outgoing,
-        sends_mail: bool,
-    ) -> Self {
-        Self { db, clock, random, outgoing, sends_mail, changed: Arc::default() }
+    pub(crate) fn new(db: Db, clock: Clock, random: Random, outgoing: Outgoing) -> Self {
+        Self { db, clock, random, outgoing, changed: Arc::default() }
     }
 
     /// Calls `changed` with whoever's pushers change from now on. Set once, when the server is put
@@ -220,7 +205,7 @@ impl Pushers {
     /// [`PusherError`] with what is wrong with it; nothing is changed then.
     pub(crate) async fn set(&self, session: &Session, new: NewPusher) -> Result<bool, PusherError> {
         let (append, enabled) = (new.append, new.enabled);
-        let (key, mut pusher) = self.checked(session, new).await?;
+        let (key, mut pusher) = self.checked(session, new)?;
         for _ in 0..ATTEMPTS {
             let mut batch = Batch::new();
             let old = PUSHERS.get(&self.db, &key).await?;

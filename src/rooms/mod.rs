@@ -23,7 +23,7 @@ mod kept;
 pub(crate) mod keys;
 mod membership;
 mod neighbours;
-mod news;
+pub(crate) mod news;
 mod overview;
 pub(crate) mod pdu;
 pub(crate) mod people;
@@ -72,7 +72,6 @@ pub(crate) use error::RoomError;
 pub(crate) use event::{Draft, content};
 pub(crate) use filter::EventFilter;
 pub(crate) use membership::Change;
-pub(crate) use news::{Found, News};
 pub(crate) use overview::{Overview, Overviews};
 pub(crate) use profile::Profile;
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
@@ -98,6 +97,7 @@ use crate::{
 };
 use kept::Kept;
 use keys::ServerKey;
+use news::News;
 use state::States;
 use writer::{RoomWriter, Sender};
 

@@ -35,7 +35,7 @@ use super::{Pushers, Unread, Vapid, badge::Badges, event::PushEvent, pushers::Pu
 use crate::{
     clock::{Clock, Random},
     outgoing::{Outgoing, OutgoingError},
-    rooms::{Boundary, Found, Room, RoomError, Rooms},
+    rooms::{Boundary, Room, RoomError, Rooms, news::Found},
     shutdown::Stopping,
     storage::{
         Batch, Db, Json, Range, StorageError,
