@@ -277,7 +277,7 @@ impl Pushers {
             let activation = Some(Activation { done: true, ..activation });
             let since = self.db.visible_position();
             let mut batch = Batch::new();
-            PUSHERS.put(&mut batch, &key, &Json(Pusher { activation, since, ..old.0.clone() }));
+            PUSHERS.put(&mut batch, &key, &Json(Pusher { since, activation, ..old.0.clone() }));
             PUSHERS.require_equals(&mut batch, &key, &old);
             self.db.commit(batch).await?;
             self.tell(user);

@@ -141,16 +141,15 @@ impl Vapid {
     pub(crate) async fn load(db: &Db, subject: &str) -> Result<Self, StorageError> {
         let corrupt = || StorageError::Corrupt { table: PUSH_SECRETS.id.name() };
         let random = SystemRandom::new();
-        let stored = match PUSH_SECRETS.get(db, VAPID).await? {
-            Some(stored) => stored,
-            None => {
-                let new = EcdsaKeyPair::generate_pkcs8(&ES256, &random).map_err(|_| corrupt())?;
-                let new = new.as_ref().to_vec();
-                let mut batch = Batch::new();
-                PUSH_SECRETS.put(&mut batch, VAPID, &new);
-                db.commit(batch).await?;
-                new
-            }
+        let stored = if let Some(stored) = PUSH_SECRETS.get(db, VAPID).await? {
+            stored
+        } else {
+            let new = EcdsaKeyPair::generate_pkcs8(&ES256, &random).map_err(|_| corrupt())?;
+            let new = new.as_ref().to_vec();
+            let mut batch = Batch::new();
+            PUSH_SECRETS.put(&mut batch, VAPID, &new);
+            db.commit(batch).await?;
+            new
         };
         let key = EcdsaKeyPair::from_pkcs8(&ES256, &stored, &random).map_err(|_| corrupt())?;
         Ok(Self { key: Arc::new(key), subject: subject.into() })

@@ -175,7 +175,8 @@ impl Delivery {
     /// Pushers as they were before a restart.
     async fn resume(&self) -> Result<(), RoomError> {
         let until = self.db.visible_position();
-        let evaluated = PUSH_EVALUATED.get(&self.db, &EVALUATED).await?.unwrap_or(until);
+        // Before it is first written down nothing is known to have been looked at.
+        let evaluated = PUSH_EVALUATED.get(&self.db, &EVALUATED).await?.unwrap_or(0);
         let mut range = Range::all();
         let mut lanes = BTreeMap::new();
         loop {
