@@ -9,9 +9,10 @@
 
 #![expect(clippy::cast_precision_loss, reason = "a benchmark reports rounded figures")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use myelin::push_bench::Bench;
+use tokio::time::Instant;
 
 /// How long each figure is measured.
 const TIME: Duration = Duration::from_secs(2);
