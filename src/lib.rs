@@ -30,3 +30,7 @@ pub fn run() -> std::process::ExitCode {
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use storage::bench;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use push::bench as push_bench;

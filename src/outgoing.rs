@@ -168,6 +168,11 @@ impl Outgoing {
         self.shared.resolver.clone()
     }
 
+    /// Whether private addresses may be called.
+    pub(crate) fn allows_private(&self) -> bool {
+        self.shared.allow_private
+    }
+
     /// Whether this address may be called.
     pub(crate) fn permits(&self, address: IpAddr) -> bool {
         self.shared.allow_private || is_public(address)

@@ -17,7 +17,7 @@ use crate::{
     },
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
-    push::{PushRules, Unread},
+    push::{Delivery, PushRules, Pushers, Unread, Vapid},
     rooms::{
         Overviews, Profile, Rooms,
         keys::ServerKey,
@@ -52,6 +52,9 @@ pub(crate) struct Areas {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    pushers: Pushers,
+    unread: Unread,
+    vapid: Vapid,
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
@@ -90,6 +93,9 @@ areas! {
     profiles: Profiles,
     account_data: AccountData,
     push_rules: PushRules,
+    pushers: Pushers,
+    unread: Unread,
+    vapid: Vapid,
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
@@ -158,7 +164,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
-    #[expect(clippy::too_many_lines, reason = "one area after the other")]
+    #[expect(clippy::too_many_lines, reason = "a list of the areas, in the order of their needs")]
     pub(crate) async fn start_with(
         config: &Config,
         db: Db,
@@ -184,11 +190,13 @@ impl Server {
         accounts.make_bots().await?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
+        let pushers = Pushers::new(db.clone(), clock.clone(), random.clone(), outgoing.clone());
         let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
         let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
         let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;
         tokio::spawn(content.clone().keep_up(stopping.clone()));
-        let previews = Previews::new(config, db.clone(), clock.clone(), content.clone(), outgoing)?;
+        let previews =
+            Previews::new(config, db.clone(), clock.clone(), content.clone(), outgoing.clone())?;
         tokio::spawn(previews.clone().keep_up(stopping.clone()));
         let profiles = Profiles::new(db.clone());
         let key = ServerKey::load(&db, &random, &config.server_name).await?;
@@ -222,10 +230,11 @@ impl Server {
             clock: clock.clone(),
         };
         tokio::spawn(deliveries.run(stopping.clone()));
-        let forgetting = (keys.clone(), presence.clone());
+        let forgetting = (keys.clone(), presence.clone(), pushers.clone());
         sessions.when_removed(Box::new(move |user, device| {
             forgetting.0.forget_counts([(user, device)]);
             forgetting.1.forget(user, device);
+            forgetting.2.tell(user);
         }));
         let dehydrated_devices = DehydratedDevices::new(
             db.clone(),
@@ -247,13 +256,26 @@ impl Server {
         presence.when_told(Box::new(move |users| telling.tell_presence(users)));
         let push_rules = PushRules::new(AccountData::new(db.clone()));
         let unread = Unread::new(db.clone(), rooms.clone(), push_rules.clone());
+        let vapid = Vapid::load(&db, &format!("https://{}", config.server_name)).await?;
+        let delivery = Delivery::new(
+            db.clone(),
+            rooms.clone(),
+            unread.clone(),
+            pushers.clone(),
+            &outgoing,
+            vapid.clone(),
+            clock.clone(),
+            random,
+            stopping.clone(),
+        )?;
+        deliver(delivery, &receipts);
         let sync = Sync::new(
             db.clone(),
             rooms.clone(),
             typing.clone(),
             receipts.clone(),
             e2ee,
-            unread,
+            unread.clone(),
             presence.clone(),
             sessions.clone(),
             stopping,
@@ -269,6 +291,9 @@ impl Server {
                 appservices,
                 profiles,
                 push_rules,
+                pushers,
+                unread,
+                vapid,
                 account_data: AccountData::new(db.clone()),
                 filters: Filters::new(db.clone()),
                 overviews: Overviews::new(rooms.clone()),
@@ -345,6 +370,16 @@ fn audiences(rooms: &Rooms) -> Audiences {
         let rooms = rooms.clone();
         Box::pin(async move { rooms.concerned(room).await })
     })
+}
+
+/// Has pushers told of what happens and of what is read.
+fn deliver(delivery: Delivery, receipts: &Receipts) {
+    let telling = delivery.clone();
+    receipts.when_read(Box::new(move |user, room| {
+        let telling = telling.clone();
+        tokio::spawn(async move { telling.was_read(user, room).await });
+    }));
+    tokio::spawn(delivery.run());
 }
 
 /// Names and pictures for member events.

@@ -26,7 +26,7 @@ use crate::{
     federation::{NotAuthenticated, PeerError, exchange::ExchangeError},
     http::BodyError,
     previews::PreviewError,
-    push::PushRuleError,
+    push::{PushRuleError, PusherError},
     rooms::RoomError,
     storage::StorageError,
     sync::{SlidingError, SyncError},
@@ -443,6 +443,28 @@ impl From<AccountDataError> for ApiError {
             AccountDataError::TooMany | AccountDataError::TooManyTags => Self::forbidden(&error),
             AccountDataError::Busy => busy(),
             AccountDataError::Storage(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PusherError> for ApiError {
+    fn from(error: PusherError) -> Self {
+        match error {
+            PusherError::Missing(_) => Self::new(ErrorKind::MissingParam, error),
+            PusherError::Invalid(_) | PusherError::UnknownKind | PusherError::Refused(_) => {
+                Self::invalid_param(error)
+            }
+            PusherError::TooMany | PusherError::TooManyOwners => Self::forbidden(error),
+            PusherError::NotFound => Self::not_found(error),
+            PusherError::WrongToken => {
+                let kind = custom("M_UNKNOWN_ACTIVATION_TOKEN");
+                Self::with_status(StatusCode::BAD_REQUEST, kind, error)
+            }
+            PusherError::Expired => {
+                let kind = custom("M_EXPIRED_ACTIVATION_TOKEN");
+                Self::with_status(StatusCode::GONE, kind, error)
+            }
+            PusherError::Storage(error) => error.into(),
         }
     }
 }

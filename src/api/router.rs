@@ -12,10 +12,10 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 use super::{
     client::{
         self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
-        device, directory as rooms_directory, filter, keys, login, media, media_download, people,
-        profile, push_rules, receipts, register, relations, reporting, room_aliases, room_events,
-        room_history, room_membership, room_upgrade, third_party, threepid, to_device, typing,
-        versions,
+        device, directory as rooms_directory, filter, keys, login, media, media_download,
+        notifications, people, profile, push_rules, pushers, receipts, register, relations,
+        reporting, room_aliases, room_events, room_history, room_membership, room_upgrade,
+        third_party, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -116,6 +116,10 @@ fn accounts(routes: Routes) -> Routes {
         .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
         .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
         .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
+        .add::<push::get_notifications::v3::Request, _, _>(notifications::get_notifications)
+        .add::<push::get_pushers::v3::Request, _, _>(pushers::get_pushers)
+        .add::<push::set_pusher::v3::Request, _, _>(pushers::set_pusher)
+        .path(POST, "/_matrix/client/unstable/org.matrix.msc4174/pushers/ack", pushers::ack_pusher)
         .add::<push::get_pushrules_all::v3::Request, _, _>(push_rules::get_pushrules_all)
         .add::<push::get_pushrules_global_scope::v3::Request, _, _>(
             push_rules::get_pushrules_global,

@@ -15,12 +15,14 @@ use serde_json::Value;
 use super::{context::RoomContext, event::PushEvent, pattern::Pattern};
 
 /// What a rule that fits does.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     /// Notify.
     pub(crate) notify: bool,
     /// As something that is meant for the user.
     pub(crate) highlight: bool,
+    /// All that it does, as clients see it.
+    pub(crate) actions: Vec<Action>,
 }
 
 impl Outcome {
@@ -28,6 +30,7 @@ impl Outcome {
         Self {
             notify: actions.iter().any(Action::should_notify),
             highlight: actions.iter().any(Action::is_highlight),
+            actions: actions.to_vec(),
         }
     }
 }
@@ -35,10 +38,22 @@ impl Outcome {
 /// The rules that are switched on.
 #[derive(Debug, Default)]
 pub(crate) struct CompiledRules {
-    first: Vec<Rule>,
+    overrides: Vec<Rule>,
+    words: Words,
     rooms: HashMap<String, Outcome>,
     senders: HashMap<String, Outcome>,
-    last: Vec<Rule>,
+    underrides: Vec<Rule>,
+}
+
+/// The content rules. Most look for one word, and a user may have hundreds: those that an event
+/// has are looked up, not each looked for.
+#[derive(Debug, Default)]
+struct Words {
+    rules: Vec<(Pattern, Outcome)>,
+    /// The first rule for a word.
+    by_word: HashMap<String, usize>,
+    /// The rules that look for something else than one word.
+    others: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -91,26 +106,25 @@ impl CompiledRules {
                 })
                 .collect::<Vec<Rule>>()
         };
-        let mut first = conditional(&mut rules.override_.iter());
-        first.extend(rules.content.iter().filter(|rule| rule.enabled).map(|rule| Rule {
-            conditions: vec![Condition::Body(Pattern::new(&rule.pattern))],
-            outcome: Outcome::of(&rule.actions),
-        }));
+        let content = rules.content.iter().filter(|rule| rule.enabled);
         Self {
-            first,
+            overrides: conditional(&mut rules.override_.iter()),
+            words: Words::new(
+                content.map(|rule| (Pattern::new(&rule.pattern), Outcome::of(&rule.actions))),
+            ),
             rooms: (rules.room.iter().filter(|rule| rule.enabled))
                 .map(|rule| (rule.rule_id.to_string(), Outcome::of(&rule.actions)))
                 .collect(),
             senders: (rules.sender.iter().filter(|rule| rule.enabled))
                 .map(|rule| (rule.rule_id.to_string(), Outcome::of(&rule.actions)))
                 .collect(),
-            last: conditional(&mut rules.underride.iter()),
+            underrides: conditional(&mut rules.underride.iter()),
         }
     }
 
     /// Whether some rule asks for the user's name in the room.
     pub(crate) fn needs_display_name(&self) -> bool {
-        let mut rules = self.first.iter().chain(&self.last);
+        let mut rules = self.overrides.iter().chain(&self.underrides);
         rules.any(|rule| {
             rule.conditions.iter().any(|condition| matches!(condition, Condition::DisplayName))
         })
@@ -129,11 +143,39 @@ impl CompiledRules {
         let fits = |rule: &&Rule| {
             rule.conditions.iter().all(|condition| condition.fits(event, room, recipient))
         };
-        let first = self.first.iter().find(fits).map(|rule| &rule.outcome);
-        first
+        let overriding = self.overrides.iter().find(fits).map(|rule| &rule.outcome);
+        overriding
+            .or_else(|| self.words.first_in(event))
             .or_else(|| self.rooms.get(event.room_id.as_str()))
             .or_else(|| self.senders.get(event.sender.as_str()))
-            .or_else(|| self.last.iter().find(fits).map(|rule| &rule.outcome))
+            .or_else(|| self.underrides.iter().find(fits).map(|rule| &rule.outcome))
+    }
+}
+
+impl Words {
+    fn new(rules: impl Iterator<Item = (Pattern, Outcome)>) -> Self {
+        let mut words = Self { rules: rules.collect(), ..Self::default() };
+        for (index, (pattern, _)) in words.rules.iter().enumerate() {
+            match pattern.as_word() {
+                Some(word) => {
+                    words.by_word.entry(word.to_owned()).or_insert(index);
+                }
+                None => words.others.push(index),
+            }
+        }
+        words
+    }
+
+    /// What the first rule does that fits.
+    fn first_in(&self, event: &PushEvent) -> Option<&Outcome> {
+        let body = event.body.as_deref()?;
+        let by_word = event.words.iter().filter_map(|word| self.by_word.get(word)).min();
+        let mut earlier =
+            self.others.iter().take_while(|index| by_word.is_none_or(|by_word| *index < by_word));
+        let other = earlier.find(|index| {
+            self.rules.get(**index).is_some_and(|(pattern, _)| pattern.matches_words(body))
+        });
+        self.rules.get(*other.or(by_word)?).map(|(_, outcome)| outcome)
     }
 }
 
@@ -168,7 +210,7 @@ impl Condition {
         };
         match self {
             Self::Match { path, pattern } => {
-                event.text(path).is_some_and(|text| pattern.matches(&text.to_lowercase()))
+                event.text(path).is_some_and(|text| pattern.matches_any_case(text))
             }
             Self::Body(pattern) => in_body(pattern),
             Self::Is { path, value } => match event.value(path) {

@@ -71,6 +71,13 @@ impl RoomContext {
         })
     }
 
+    /// A room of a test, whose levels are the content of its power levels event.
+    #[cfg(test)]
+    pub(super) fn of(members: u32, levels: serde_json::Value) -> Self {
+        let levels = serde_json::from_value(levels).ok();
+        Self { members: members.into(), levels, ..Self::default() }
+    }
+
     /// Whether `sender` may notify everybody by `key`.
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels>

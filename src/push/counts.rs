@@ -10,30 +10,28 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use moka::sync::Cache;
-use ruma::{EventId, OwnedEventId, UserId, events::receipt::ReceiptType};
-use serde::Deserialize;
+use ruma::{UserId, events::receipt::ReceiptType};
 
 use super::{
     PushRules,
+    audience::Known,
     compiled::{CompiledRules, Outcome, Recipient},
     context::RoomContext,
-    event::{PushEvent, ThreadStep, thread_step},
+    event::PushEvent,
+    look::STEP,
     tally::{MAIN, Marks, Recount, Tally},
 };
 use crate::{
     rooms::{
         Boundary, Room, RoomError, Rooms,
-        record::{EventNumber, EventRecord, Membership},
+        record::{EventNumber, Membership},
     },
     storage::{
         Batch, Db, Json, Range, Read,
         intern::{RoomNumber, UserNumber},
-        schema::{
-            ACCOUNT_DATA, CURRENT_STATES, EVENT_IDS, EVENTS, MEMBERSHIPS, RECEIPTS, TIMELINE,
-            UNREAD,
-        },
+        schema::{MEMBERSHIPS, RECEIPTS, UNREAD},
     },
-    users::{GLOBAL, Ignored},
+    users::Ignored,
 };
 
 /// Of how many (user, room) the counts are kept in memory.
@@ -48,28 +46,23 @@ const MAX_CONTEXTS: u64 = 5_000;
 const MAX_COUNTED: usize = 20_000;
 /// Counts are written down when this many events were looked at for them.
 const WRITE_AFTER: usize = 500;
-/// How many events one step takes.
-const STEP: usize = 500;
-/// How far an event may be from its thread.
-const MAX_HOPS: usize = 3;
 /// How many changes of a user's membership are looked at.
 const MAX_MEMBERSHIPS: usize = 200;
 
 /// Counts what users have not read, and finds what notifies them.
 #[derive(Clone)]
 pub(crate) struct Unread {
-    db: Db,
-    rooms: Rooms,
-    rules: PushRules,
+    pub(super) db: Db,
+    pub(super) rooms: Rooms,
+    pub(super) rules: PushRules,
     tallies: Cache<(UserNumber, RoomNumber), Arc<Tally>>,
-    events: Cache<(RoomNumber, EventNumber), Arc<PushEvent>>,
-    compiled: Cache<UserNumber, (u64, Arc<CompiledRules>)>,
-    contexts: Cache<RoomNumber, Arc<RoomContext>>,
+    pub(super) events: Cache<(RoomNumber, EventNumber), Arc<PushEvent>>,
+    pub(super) compiled: Cache<UserNumber, Known>,
+    pub(super) contexts: Cache<RoomNumber, Arc<RoomContext>>,
 }
 
 /// One user looking at one room.
-struct Reader<'a> {
-    user: UserNumber,
+pub(super) struct Reader<'a> {
     user_id: &'a UserId,
     room: &'a Room,
     rules: Arc<CompiledRules>,
@@ -77,9 +70,6 @@ struct Reader<'a> {
     ignored: Ignored,
     display_name: Option<String>,
 }
-
-/// Events taken apart, with their place.
-type Looked = Vec<(i64, Arc<PushEvent>)>;
 
 impl Unread {
     /// Counts over these areas.
@@ -125,7 +115,7 @@ impl Unread {
         let reader = self.reader(at, room, user, user_id, rules).await?;
         let mut since = known.as_ref().map_or(0, |known| known.since);
         if known.as_ref().is_none_or(|known| known.member != member) {
-            since = self.joined_since(at, &reader).await?;
+            since = self.joined_since(at, room.number, user).await?;
         }
         // Of a room left and joined again only what came after the last time counts.
         let known = known.filter(|known| known.since == since);
@@ -172,7 +162,7 @@ impl Unread {
         let mut found = Vec::new();
         // The latest first, so that of too many the old ones are left out.
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, reader.room, after, upto).await?;
+            let events = self.look(at, reader.room, after, upto, STEP).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
             for (key, event) in events {
@@ -217,7 +207,7 @@ impl Unread {
         let after = Boundary::at_position(first);
         let mut upto = Boundary::at_position(tally.until);
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, reader.room, after, upto).await?;
+            let events = self.look(at, reader.room, after, upto, STEP).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
             for (key, event) in events {
@@ -235,129 +225,7 @@ impl Unread {
         Ok(looked_at)
     }
 
-    /// The latest events of a window, latest first.
-    async fn look(
-        &self,
-        at: &impl Read,
-        room: &Room,
-        after: Boundary,
-        upto: Boundary,
-    ) -> Result<Looked, RoomError> {
-        let mut range = Range::prefix(&(room.number,)).after(&(room.number, after.0));
-        if let Some(past) = upto.0.checked_add(1) {
-            range = range.before(&(room.number, past));
-        }
-        let rows = TIMELINE.scan_back(at, &range, STEP).await?;
-        let key = |number: &EventNumber| (room.number, *number);
-        let mut known: Vec<Option<Arc<PushEvent>>> =
-            rows.iter().map(|(_, number)| self.events.get(&key(number))).collect();
-        let missing: Vec<EventNumber> = rows
-            .iter()
-            .zip(&known)
-            .filter_map(|((_, number), event)| event.is_none().then_some(*number))
-            .collect();
-        let records = EVENTS.multi_get(at, missing.iter().map(key)).await?;
-        let mut records = missing.iter().zip(records);
-        let mut redacted: Vec<OwnedEventId> = Vec::new();
-        for slot in known.iter_mut().filter(|slot| slot.is_none()) {
-            let Some((number, Some(record))) = records.next() else { continue };
-            let event = Arc::new(self.event(at, room, &record).await?);
-            self.events.insert(key(number), Arc::clone(&event));
-            *slot = Some(event);
-            redacted.extend(record.redacts);
-        }
-        for target in redacted {
-            // It may be in memory as it was before.
-            let Some(record) = self.stored(at, room, &target).await? else { continue };
-            let event = Arc::new(self.event(at, room, &record).await?);
-            if let Some((_, number)) = EVENT_IDS.get(at, &*target).await? {
-                self.events.insert((room.number, number), Arc::clone(&event));
-            }
-            let same = |slot: &&mut Option<Arc<PushEvent>>| {
-                slot.as_ref().is_some_and(|old| old.event_id == target)
-            };
-            if let Some(slot) = known.iter_mut().find(same) {
-                *slot = Some(event);
-            }
-        }
-        let keys = rows.into_iter().map(|((_, key), _)| key);
-        Ok(keys.zip(known).filter_map(|(key, event)| Some((key, event?))).collect())
-    }
-
-    /// Takes an event apart and finds the thread it is in.
-    pub(crate) async fn event(
-        &self,
-        at: &impl Read,
-        room: &Room,
-        record: &EventRecord,
-    ) -> Result<PushEvent, RoomError> {
-        let mut step = thread_step(record);
-        let mut thread: Option<OwnedEventId> = None;
-        for _ in 0..MAX_HOPS {
-            match step {
-                ThreadStep::Main => break,
-                ThreadStep::Root(first) => {
-                    thread = Some(first);
-                    break;
-                }
-                ThreadStep::Parent(parent) => {
-                    step = match self.stored(at, room, &parent).await? {
-                        Some(parent) => thread_step(&parent),
-                        None => ThreadStep::Main,
-                    };
-                }
-            }
-        }
-        Ok(PushEvent::new(room, record, thread))
-    }
-
-    async fn stored(
-        &self,
-        at: &impl Read,
-        room: &Room,
-        event: &EventId,
-    ) -> Result<Option<EventRecord>, RoomError> {
-        match EVENT_IDS.get(at, event).await? {
-            Some((in_room, number)) if in_room == room.number => {
-                Ok(EVENTS.get(at, &(in_room, number)).await?)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// A user's rules with the stream position of their last change.
-    async fn rules_of(
-        &self,
-        at: &impl Read,
-        user: UserNumber,
-        user_id: &UserId,
-    ) -> Result<(u64, Arc<CompiledRules>), RoomError> {
-        let datum = ACCOUNT_DATA.get(at, &(user, GLOBAL, super::rules::PUSH_RULES_TYPE)).await?;
-        let position = datum.as_ref().map_or(0, |datum| datum.position);
-        if let Some((of, rules)) = self.compiled.get(&user)
-            && of == position
-        {
-            return Ok((position, rules));
-        }
-        let rules = self.rules.get(user, user_id).await?;
-        let rules = Arc::new(CompiledRules::new(&rules));
-        self.compiled.insert(user, (position, Arc::clone(&rules)));
-        Ok((position, rules))
-    }
-
-    /// What conditions ask of the room, read again when its state changed.
-    async fn context(&self, at: &impl Read, room: &Room) -> Result<Arc<RoomContext>, RoomError> {
-        let last = CURRENT_STATES.scan_back(at, &Range::prefix(&(room.number,)), 1).await?;
-        let as_of = last.first().map_or(0, |((_, position), _)| *position);
-        if let Some(known) = self.contexts.get(&room.number).filter(|known| known.as_of == as_of) {
-            return Ok(known);
-        }
-        let context = Arc::new(RoomContext::load(&self.rooms, at, room, as_of).await?);
-        self.contexts.insert(room.number, Arc::clone(&context));
-        Ok(context)
-    }
-
-    async fn reader<'a>(
+    pub(super) async fn reader<'a>(
         &self,
         at: &impl Read,
         room: &'a Room,
@@ -365,21 +233,11 @@ impl Unread {
         user_id: &'a UserId,
         rules: Arc<CompiledRules>,
     ) -> Result<Reader<'a>, RoomError> {
-        #[derive(Deserialize)]
-        struct Content {
-            displayname: String,
-        }
         let mut display_name = None;
         if rules.needs_display_name() {
-            let member =
-                self.rooms.state_event_at(at, room, "m.room.member", user_id.as_str(), u64::MAX);
-            display_name = member
-                .await?
-                .and_then(|member| serde_json::from_str::<Content>(member.content()).ok())
-                .map(|content| content.displayname);
+            display_name = self.display_name(at, room, user_id).await?;
         }
         Ok(Reader {
-            user,
             user_id,
             room,
             rules,
@@ -390,8 +248,13 @@ impl Unread {
     }
 
     /// The stream position at which the user came into the room the last time.
-    async fn joined_since(&self, at: &impl Read, reader: &Reader<'_>) -> Result<u64, RoomError> {
-        let range = Range::prefix(&(reader.room.number, reader.user));
+    pub(super) async fn joined_since(
+        &self,
+        at: &impl Read,
+        room: RoomNumber,
+        user: UserNumber,
+    ) -> Result<u64, RoomError> {
+        let range = Range::prefix(&(room, user));
         let rows = MEMBERSHIPS.scan_back(at, &range, MAX_MEMBERSHIPS).await?;
         let joined = rows.into_iter().take_while(|(_, membership)| *membership == Membership::Join);
         let since = joined.last().map_or(0, |((.., position), _)| position);
@@ -401,7 +264,7 @@ impl Unread {
 
 impl Reader<'_> {
     /// What the rules do, if it is to notify.
-    fn notified(&self, event: &PushEvent) -> Option<&Outcome> {
+    pub(super) fn notified(&self, event: &PushEvent) -> Option<&Outcome> {
         if event.redacted || (event.state_key.is_none() && self.ignored.contains(&event.sender)) {
             return None;
         }
@@ -412,7 +275,11 @@ impl Reader<'_> {
 }
 
 /// Up to where a user has read a room: of public and private receipts the later one.
-async fn marks(at: &impl Read, room: RoomNumber, user: UserNumber) -> Result<Marks, RoomError> {
+pub(super) async fn marks(
+    at: &impl Read,
+    room: RoomNumber,
+    user: UserNumber,
+) -> Result<Marks, RoomError> {
     let mut marks = Marks::default();
     for ((_, _, kind, thread), Json(receipt)) in
         RECEIPTS.scan(at, &Range::prefix(&(room, user)), usize::MAX).await?

@@ -1,8 +1,9 @@
 //! An event as push rules look at it: read once, for all members of its room.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
+use super::pattern::words_of;
 use crate::rooms::{Room, record::EventRecord, relations::RelatesTo};
 
 /// What conditions ask of an event.
@@ -16,6 +17,8 @@ pub(crate) struct PushEvent {
     pub(super) content: Value,
     /// `content.body` in lower case: what most patterns are looked for in.
     pub(super) body: Option<String>,
+    /// The words in it.
+    pub(super) words: Vec<String>,
     /// Its place in the order of arrival.
     pub(super) position: u64,
     /// The root of the thread it is in; none: in the main timeline.
@@ -29,6 +32,15 @@ pub(crate) struct PushEvent {
 impl PushEvent {
     /// Reads an event; `thread` is the root of the thread it is in.
     pub(super) fn new(room: &Room, record: &EventRecord, thread: Option<OwnedEventId>) -> Self {
+        Self::in_room(&room.id, record, thread)
+    }
+
+    /// The same for a room of which no more is known.
+    pub(super) fn in_room(
+        room_id: &RoomId,
+        record: &EventRecord,
+        thread: Option<OwnedEventId>,
+    ) -> Self {
         // What is stored is JSON.
         let content: Value = serde_json::from_str(record.content()).unwrap_or_default();
         let body = content.get("body").and_then(Value::as_str).map(str::to_lowercase);
@@ -37,8 +49,9 @@ impl PushEvent {
             event_type: record.event_type.clone(),
             state_key: record.state_key.clone(),
             sender: record.sender_id.clone(),
-            room_id: room.id.clone(),
+            room_id: room_id.to_owned(),
             content,
+            words: body.as_deref().map(words_of).unwrap_or_default(),
             body,
             position: record.position,
             thread,

@@ -57,6 +57,22 @@ impl Pattern {
         }
     }
 
+    /// The same for a text in any case.
+    pub(super) fn matches_any_case(&self, text: &str) -> bool {
+        match self {
+            Self::Plain(pattern) if text.is_ascii() => pattern.eq_ignore_ascii_case(text),
+            _ => self.matches(&text.to_lowercase()),
+        }
+    }
+
+    /// The one word that is looked for, if it is one: found wherever [`words_of`] finds it.
+    pub(super) fn as_word(&self) -> Option<&str> {
+        match self {
+            Self::Plain(word) if !word.is_empty() && word.chars().all(is_word) => Some(word),
+            _ => None,
+        }
+    }
+
     /// Whether some words of `text` fit: what stands between two places where a word begins or
     /// ends. `text` is in lower case.
     pub(super) fn matches_words(&self, text: &str) -> bool {
@@ -70,6 +86,14 @@ impl Pattern {
             Self::Glob(pieces) => run(pieces, text, true),
         }
     }
+}
+
+/// The words of a text in lower case, each once.
+pub(super) fn words_of(text: &str) -> Vec<String> {
+    let mut words: Vec<&str> = text.split(|char| !is_word(char)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.into_iter().filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// `match_indices` skips what overlaps an earlier find: `a a` in `xa a a`.
@@ -213,6 +237,19 @@ mod tests {
         #[test]
         fn a_text_fits_itself(text in "[a-z ?*é_]{0,20}") {
             prop_assert!(whole(&text, &text));
+        }
+
+        #[test]
+        fn a_word_is_looked_up_where_it_would_be_found(text in "[ab_é .]{0,12}", word in "[ab_]{1,2}") {
+            let pattern = Pattern::new(&word);
+            let found = words_of(&text).iter().any(|found| Some(found.as_str()) == pattern.as_word());
+            prop_assert_eq!(found, pattern.matches_words(&text));
+        }
+
+        #[test]
+        fn case_does_not_matter(pattern in "[a-zA-ZÄé*]{0,4}", text in "[a-zA-ZÄé]{0,4}") {
+            let pattern = Pattern::new(&pattern);
+            prop_assert_eq!(pattern.matches_any_case(&text), pattern.matches(&text.to_lowercase()));
         }
 
         #[test]

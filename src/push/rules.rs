@@ -4,6 +4,11 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#push-rules>
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use ruma::{
     UserId,
     api::client::push::PushRule,
@@ -76,12 +81,20 @@ pub(crate) enum PushRuleError {
 #[derive(Clone)]
 pub(crate) struct PushRules {
     data: AccountData,
+    /// How many changes of anybody's rules there were.
+    changes: Arc<AtomicU64>,
 }
 
 impl PushRules {
     /// The push rules kept in `data`.
     pub(crate) fn new(data: AccountData) -> Self {
-        Self { data }
+        Self { data, changes: Arc::default() }
+    }
+
+    /// A number that is another one once anybody's rules have changed: what was read while it was
+    /// the same is still so.
+    pub(super) fn generation(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// All rules of a user; those of the server if the user never had any.
@@ -181,14 +194,17 @@ impl PushRules {
         user_id: &UserId,
         decide: impl Fn(&mut Ruleset) -> Result<(), PushRuleError>,
     ) -> Result<(), PushRuleError> {
-        self.data
+        let changed = self
+            .data
             .change(user, GLOBAL, PUSH_RULES_TYPE, |old| {
                 let mut rules = parse(old, user_id)?;
                 decide(&mut rules)?;
                 let new = content(&rules).to_string().into_bytes();
                 Ok((old != Some(new.as_slice())).then_some(new))
             })
-            .await
+            .await;
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        changed
     }
 }
 
@@ -199,6 +215,7 @@ pub(crate) fn server_default(user_id: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user_id);
     // MSC4306: of use only with subscriptions of threads, and a kind that many clients don't know.
     rules.postcontent.clear();
+    super::polls::add(&mut rules);
     rules
 }
 

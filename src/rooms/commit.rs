@@ -77,7 +77,9 @@ impl RoomWriter {
         self.batch.wake([UserNumber::FOR_OTHER_SERVERS].into_iter().filter(|_| departed));
         // Readers must not find the position visible and the room unchanged.
         if let Some(position) = last_position {
+            self.batch.wake([UserNumber::EVERYBODY]);
             rooms.note_last_position(room.number, position);
+            rooms.shared.news.note(room.number, position);
         }
         room.in_flight.fetch_add(1, Ordering::AcqRel);
         // The state of a very large room; the rows that make it visible come last.

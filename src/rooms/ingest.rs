@@ -19,7 +19,10 @@ use super::{
     visibility::HistoryVisibility,
     writer::{Added, RoomWriter, Shown},
 };
-use crate::storage::schema::{AUTH_EVENTS, BACKWARD_EXTREMITIES, EVENT_IDS, EVENTS};
+use crate::storage::{
+    intern::UserNumber,
+    schema::{AUTH_EVENTS, BACKWARD_EXTREMITIES, EVENT_IDS, EVENTS},
+};
 
 /// How many rejected and soft-failed events are looked behind for the accepted ones before them.
 const MAX_BEHIND: usize = 1_000;
@@ -83,6 +86,33 @@ impl EventRecord {
             Self { rejected: true, .. } => Verdict::Rejected,
             Self { soft_failed: true, .. } => Verdict::SoftFailed,
             _ => Verdict::Accepted,
+        }
+    }
+}
+
+impl Pdu {
+    /// The record of an event; what is not in the event itself is still to be filled in.
+    pub(super) fn record(&self, sender: UserNumber, verdict: Verdict) -> EventRecord {
+        EventRecord {
+            event_id: self.event_id.clone(),
+            sender,
+            sender_id: self.sender.clone(),
+            event_type: self.event_type.clone(),
+            state_key: self.state_key.clone(),
+            depth: self.depth,
+            origin_server_ts: self.origin_server_ts,
+            position: 0,
+            backfill_key: 0,
+            visibility: HistoryVisibility::Joined,
+            rejected: verdict == Verdict::Rejected,
+            soft_failed: verdict == Verdict::SoftFailed,
+            outlier: verdict == Verdict::Outlier,
+            redacted_by: None,
+            redacts: self.redacts.clone(),
+            replaces: None,
+            transaction: None,
+            content_at: self.content_at,
+            json: self.json.clone(),
         }
     }
 }
@@ -520,27 +550,7 @@ impl RoomWriter {
     /// The record of an event; what is not in the event itself is still to be filled in.
     async fn record_of(&self, pdu: &Pdu, verdict: Verdict) -> Result<EventRecord, RoomError> {
         let db = self.rooms.db();
-        Ok(EventRecord {
-            event_id: pdu.event_id.clone(),
-            sender: db.users().intern(db, &*pdu.sender).await?,
-            sender_id: pdu.sender.clone(),
-            event_type: pdu.event_type.clone(),
-            state_key: pdu.state_key.clone(),
-            depth: pdu.depth,
-            origin_server_ts: pdu.origin_server_ts,
-            position: 0,
-            backfill_key: 0,
-            visibility: HistoryVisibility::Joined,
-            rejected: verdict == Verdict::Rejected,
-            soft_failed: verdict == Verdict::SoftFailed,
-            outlier: verdict == Verdict::Outlier,
-            redacted_by: None,
-            redacts: pdu.redacts.clone(),
-            replaces: None,
-            transaction: None,
-            content_at: pdu.content_at,
-            json: pdu.json.clone(),
-        })
+        Ok(pdu.record(db.users().intern(db, &*pdu.sender).await?, verdict))
     }
 
     /// The extremities that an accepted event takes the place of: its parents, and where those are

@@ -7,7 +7,7 @@ use ruma::UserId;
 use super::{
     NewRoom, Rooms,
     error::RoomError,
-    record::{Membership, UserRoom},
+    record::{EventRecord, Membership, UserRoom},
 };
 use crate::{
     storage::{
@@ -69,6 +69,23 @@ impl Rooms {
         }
         new.invite = invite;
         Ok(new)
+    }
+
+    /// The event that invites a user to a room, whether or not this server is in it.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn invite_event(
+        &self,
+        at: &impl Read,
+        user: UserNumber,
+        room: RoomNumber,
+        invite: &UserRoom,
+    ) -> Result<Option<EventRecord>, RoomError> {
+        match EVENTS.get(at, &(room, invite.event)).await? {
+            Some(event) => Ok(Some(event)),
+            None => self.outside_record(at, user, room, invite.position).await,
+        }
     }
 
     /// Whether the user does not want to see an invitation that was made.

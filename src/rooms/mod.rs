@@ -24,6 +24,7 @@ mod kept;
 pub(crate) mod keys;
 mod membership;
 mod neighbours;
+pub(crate) mod news;
 mod overview;
 pub(crate) mod pdu;
 pub(crate) mod people;
@@ -82,6 +83,8 @@ pub(crate) use search::{
 pub(crate) use settings::Settings;
 pub(crate) use show::Viewer;
 pub(crate) use timeline::{Boundary, Page, PageRequest};
+#[cfg(feature = "bench")]
+pub(crate) use visibility::HistoryVisibility;
 pub(crate) use visibility::Visibility;
 
 use crate::{
@@ -96,6 +99,7 @@ use crate::{
 };
 use kept::Kept;
 use keys::ServerKey;
+use news::News;
 use state::States;
 use writer::{RoomWriter, Sender};
 
@@ -127,6 +131,7 @@ struct Shared {
     last_positions: Cache<RoomNumber, u64>,
     states: States,
     outbox_changed: tokio::sync::Notify,
+    news: News,
     joining: Cache<RoomNumber, Arc<tokio::sync::Mutex<()>>>,
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
@@ -156,6 +161,7 @@ impl Rooms {
             last_positions: Cache::new(MAX_LAST_POSITIONS),
             states: States::new(memory_bytes / 2),
             outbox_changed: tokio::sync::Notify::new(),
+            news: News::default(),
             joining: Cache::new(MAX_JOINING),
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
@@ -279,6 +285,11 @@ impl Rooms {
     /// Told when there is something new for other servers.
     pub(crate) fn outbox_changed(&self) -> &tokio::sync::Notify {
         &self.shared.outbox_changed
+    }
+
+    /// Where something happened.
+    pub(crate) fn news(&self) -> &News {
+        &self.shared.news
     }
 
     /// The ID of a room that a table names.

@@ -36,6 +36,8 @@ pub(crate) struct Receipts {
     started_at: u64,
     /// Which application services a room concerns.
     audiences: Arc<OnceLock<Audiences>>,
+    /// What is told of users of this server who read.
+    read: Arc<OnceLock<WhoRead>>,
 }
 
 /// Which application services a room concerns, and the room's ID; none if there are no services.
@@ -52,6 +54,9 @@ pub(crate) struct Concerned {
     /// The room.
     pub(crate) room_id: OwnedRoomId,
 }
+
+/// Told who read something in which room.
+pub(crate) type WhoRead = Box<dyn Fn(UserNumber, RoomNumber) + Send + Sync>;
 
 /// Which of a user's receipts in a room.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -90,13 +95,26 @@ impl Receipts {
     /// Receipts kept in `db`.
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
         let started_at = db.visible_position();
-        Self { db, clock, latest: Arc::default(), started_at, audiences: Arc::default() }
+        Self {
+            db,
+            clock,
+            latest: Arc::default(),
+            started_at,
+            audiences: Arc::default(),
+            read: Arc::default(),
+        }
     }
 
     /// Has application services told of receipts from now on. Set once, when the server is put
     /// together.
     pub(crate) fn tell(&self, audiences: Audiences) {
         self.audiences.get_or_init(|| audiences);
+    }
+
+    /// Calls `read` with whoever reads something from now on. Set once, when the server is put
+    /// together.
+    pub(crate) fn when_read(&self, read: WhoRead) {
+        self.read.get_or_init(|| read);
     }
 
     /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
@@ -144,7 +162,13 @@ impl Receipts {
             Err(StorageError::Precondition { .. }) => {
                 Box::pin(self.set(room, user, kind, thread, up_to, wake)).await
             }
-            done => done,
+            Ok(()) => {
+                if let Some(read) = self.read.get() {
+                    read(user, room);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 

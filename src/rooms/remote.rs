@@ -21,12 +21,12 @@ use super::{
     event,
     ingest::{Ingested, Verdict},
     pdu::Pdu,
-    record::{EventNumber, Membership, UserRoom},
+    record::{EventNumber, EventRecord, Membership, UserRoom},
     room::Room,
     writer::{RoomWriter, Shown},
 };
 use crate::storage::{
-    Batch, Json,
+    Batch, Json, Read,
     intern::{RoomNumber, UserNumber},
     schema::{MEMBERSHIPS, OUTSIDE_EVENTS, USER_ROOMS},
 };
@@ -151,7 +151,8 @@ impl Rooms {
             pdu: super::show::raw(pdu.json.clone().into())?,
         };
         OUTSIDE_EVENTS.put(&mut batch, &(user, room), &Json(event));
-        batch.wake([user]);
+        batch.wake([user, UserNumber::EVERYBODY]);
+        self.shared.news.note_invited(user, room, position.value());
         self.tell_of_outside(&mut batch, (&pdu.room_id, position.value()), pdu, (user, &user_id))?;
         batch.hold(position);
         Ok(self.db().commit(batch).await?)
@@ -164,6 +165,25 @@ impl Rooms {
         room: RoomNumber,
     ) -> Result<Option<OutsideEvent>, RoomError> {
         Ok(OUTSIDE_EVENTS.get(self.db(), &(user, room)).await?.map(|event| event.0))
+    }
+
+    /// The same as a record.
+    pub(super) async fn outside_record(
+        &self,
+        at: &impl Read,
+        user: UserNumber,
+        room: RoomNumber,
+        position: u64,
+    ) -> Result<Option<EventRecord>, RoomError> {
+        let Some(Json(event)) = OUTSIDE_EVENTS.get(at, &(user, room)).await? else {
+            return Ok(None);
+        };
+        let corrupt = || RoomError::Corrupt { what: "an event of a room outside" };
+        let rules = event.version.rules().ok_or_else(corrupt)?;
+        let object = serde_json::from_str(event.pdu.get()).map_err(|_| corrupt())?;
+        let pdu = Pdu::parse(object, &rules).map_err(|_| corrupt())?;
+        let sender = self.db().users().intern(self.db(), &*pdu.sender).await?;
+        Ok(Some(EventRecord { position, ..pdu.record(sender, Verdict::Accepted) }))
     }
 
     /// The room with this number; none if this server is not in it and never was.

@@ -25,6 +25,8 @@ impl UserNumber {
     /// No user has it: whoever sends to other servers waits under this number for what there is to
     /// be sent.
     pub(crate) const FOR_OTHER_SERVERS: Self = Self(u64::MAX);
+    /// No user's: whoever waits for it is woken by every event.
+    pub(crate) const EVERYBODY: Self = Self(0);
 }
 
 /// How many numbers are reserved at a time.

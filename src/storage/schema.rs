@@ -17,7 +17,7 @@ use super::{
     value::Json,
 };
 use crate::{
-    appservice::queue::{Progress, Queued},
+    appservice::queue::{Progress as AppserviceProgress, Queued},
     content::rows::{MediaRecord, QuarantineRecord, ThumbnailRecord, Usage, VerdictRecord},
     e2ee::{BackupVersion, Dehydrated, FallbackKey, KeySignature, OneTimeKey, TrackedList},
     federation::{
@@ -25,7 +25,7 @@ use crate::{
         exchange::{ReceivedTransaction, StagedPdu, Waiting},
     },
     previews::rows::PreviewRecord,
-    push::Tally,
+    push::{Progress as PusherProgress, Pusher, Tally},
     rooms::{
         auth_record::{AuthRecord, EventState, SnapshotNumber},
         people::SeenProfile,
@@ -230,6 +230,17 @@ tables! {
     REPORTS = Reports "reports" [Layout::TEXT]: u64 => Json<Report>;
     /// What a user has not read in a room, where counting it anew would take long.
     UNREAD = Unread "unread" [Layout::TEXT.prefix(8)]: (UserNumber, RoomNumber) => Json<Tally>;
+    /// Where users want to be told of what notifies them, by app ID and pushkey.
+    PUSHERS = Pushers "pushers" [Layout::TEXT.prefix(8)]: (UserNumber, String, String) => Json<Pusher>;
+    /// The users who are told under an app ID and a pushkey.
+    PUSHER_OWNERS = PusherOwners "pusher_owners": (String, String) => Json<Vec<u64>>;
+    /// How far a pusher has told, and when it is tried again. Written unsynced.
+    PUSH_PROGRESS = PushProgress "push_progress" [Layout::TEXT.prefix(8)]:
+        (UserNumber, String, String) => Json<PusherProgress>;
+    /// Keys that are made once: `vapid`, by which push services know this server (PKCS#8).
+    PUSH_SECRETS = PushSecrets "push_secrets": String => Vec<u8>;
+    /// Up to which stream position whatever is to be pushed is known; `0` is the only key.
+    PUSH_EVALUATED = PushEvaluated "push_evaluated": u64 => u64;
     /// Up to where a user has read: the latest receipt by kind and thread.
     RECEIPTS = Receipts "receipts" [Layout::TEXT.prefix(8)]: (RoomNumber, UserNumber, String, String) => Json<Receipt>;
     /// Which receipts changed, by stream position; a receipt stands here once.
@@ -360,7 +371,7 @@ tables! {
     /// has the same one.
     APPSERVICE_QUEUE = AppserviceQueue "appservice_queue" [Layout::TEXT]: (String, u64, u32) => Json<Queued>;
     /// How far each application service is.
-    APPSERVICES = Appservices "appservices" [Layout::TEXT]: String => Json<Progress>;
+    APPSERVICES = Appservices "appservices" [Layout::TEXT]: String => Json<AppserviceProgress>;
     /// Transactions that application services have not acknowledged, by ID and number, in pieces.
     APPSERVICE_TRANSACTIONS = AppserviceTransactions "appservice_transactions" [Layout::TEXT]:
         ((String, u64), u32) => Vec<u8>;

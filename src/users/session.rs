@@ -22,6 +22,7 @@ use crate::{
     appservice::{Appservices, Service},
     clock::{Clock, Random},
     e2ee::{queue_change, queue_device_removal},
+    push,
     storage::{
         Batch, Db, Json, Range, StorageError,
         intern::UserNumber,
@@ -314,6 +315,7 @@ impl Sessions {
         let ended = match &old {
             Some(_) => {
                 let hashes = self.hashes(new.user, &device_id).await?;
+                push::queue_device_removal(&shared.db, batch, new.user, &device_id).await?;
                 end(batch, new.user, &device_id, &hashes)
             }
             None => Ended::default(),
@@ -467,6 +469,7 @@ impl Sessions {
         DEVICES.delete(batch, &key);
         DEVICE_ACTIVITY.delete(batch, &key);
         queue_device_removal(&self.shared.db, batch, user, device_id).await?;
+        push::queue_device_removal(&self.shared.db, batch, user, device_id).await?;
         // A sync of the device that waits ends now, rather than with the next message.
         batch.wake([user]);
         let hashes = self.hashes(user, device_id).await?;

@@ -2,6 +2,7 @@
 
 mod mail;
 mod presence;
+mod push;
 
 use complement_tests::{Client, Config, Server, must_match, text};
 use serde_json::{Value, json};

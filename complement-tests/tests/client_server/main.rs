@@ -25,6 +25,7 @@ mod login;
 mod media;
 mod membership;
 mod messages;
+mod notifications;
 mod profile;
 mod receipts;
 mod redaction;

@@ -21,6 +21,7 @@ use crate::{
     },
     clock::Clock,
     config::Config,
+    push::Vapid,
     rooms::{DEFAULT_VERSION, SUPPORTED_VERSIONS},
     users::Accounts,
 };
@@ -28,6 +29,7 @@ use crate::{
 /// `GET /_matrix/client/v3/capabilities`
 pub(crate) async fn get_capabilities(
     State(accounts): State<Accounts>,
+    State(vapid): State<Vapid>,
     Client { .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     let versions = SUPPORTED_VERSIONS.into_iter();
@@ -39,6 +41,10 @@ pub(crate) async fn get_capabilities(
     capabilities.thirdparty_id_changes.enabled = accounts.sends_mail();
     capabilities.get_login_token.enabled = true;
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let webpush = serde_json::json!({ "enabled": true, "vapid": vapid.public_key() });
+    capabilities
+        .set("org.matrix.msc4174.webpush", webpush)
+        .map_err(|error| ApiError::internal(&error))?;
     Ok(Ruma(Response::new(capabilities)))
 }
 

@@ -14,7 +14,7 @@ use crate::api::{
 const VERSIONS: [&str; 7] = ["r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6"];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 29] = [
+const FEATURES: [(&str, bool); 31] = [
     ("org.matrix.msc3916.stable", true),
     ("fi.mau.msc2659", true),
     ("fi.mau.msc2659.stable", true),
@@ -32,10 +32,12 @@ const FEATURES: [(&str, bool); 29] = [
     ("org.matrix.msc3952_intentional_mentions", true),
     ("org.matrix.msc3981", true),
     ("org.matrix.msc4155", true),
+    ("org.matrix.msc4174", true),
     ("org.matrix.msc4380.stable", true),
     ("uk.half-shot.msc2666.query_mutual_rooms", true),
     ("uk.half-shot.msc2666.query_mutual_rooms.stable", true),
     ("org.matrix.msc3814", true),
+    ("org.matrix.msc3881", true),
     ("org.matrix.msc3882", true),
     ("org.matrix.simplified_msc3575", true),
     ("uk.tcpip.msc4133", true),

@@ -1,0 +1,89 @@
+//! How much a user has not read, over all rooms: the number on an app's icon.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use moka::sync::Cache;
+use ruma::UserId;
+use tokio::sync::Mutex;
+
+use super::Unread;
+use crate::{
+    rooms::{RoomError, record::Membership},
+    storage::{
+        Db,
+        intern::{RoomNumber, UserNumber},
+    },
+};
+
+/// Of how many users the sums are kept in memory.
+const MAX_USERS: u64 = 10_000;
+
+/// Sums of unread counts. What did not change since the last time is not counted again.
+#[derive(Clone)]
+pub(super) struct Badges {
+    db: Db,
+    unread: Unread,
+    known: Cache<UserNumber, Arc<Mutex<Known>>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Of all rules: with other rules all is counted again.
+    generation: u64,
+    /// By room: up to which stream position it was counted, and what it came to.
+    rooms: BTreeMap<RoomNumber, (u64, u64)>,
+}
+
+impl Badges {
+    pub(super) fn new(db: Db, unread: Unread) -> Self {
+        Self { db, unread, known: Cache::new(MAX_USERS) }
+    }
+
+    /// The user read something in a room, or changed whom they ignore.
+    pub(super) async fn forget(&self, user: UserNumber, room: RoomNumber) {
+        if let Some(known) = self.known.get(&user) {
+            known.lock().await.rooms.remove(&room);
+        }
+    }
+
+    /// How many events notify the user that they have not read, and how many invitations wait.
+    pub(super) async fn of(&self, user: UserNumber, user_id: &UserId) -> Result<u64, RoomError> {
+        let known = self.known.get_with(user, Arc::default);
+        let mut known = known.lock().await;
+        let generation = self.unread.rules.generation();
+        if known.generation != generation {
+            *known = Known { generation, ..Known::default() };
+        }
+        let until = self.db.visible_position();
+        let at = self.db.snapshot();
+        let rooms = &self.unread.rooms;
+        let mut sum = 0;
+        for (number, row) in rooms.user_rooms(&at, user).await? {
+            match row.membership {
+                Membership::Join => {
+                    let last = rooms.last_position(number).await?;
+                    if let Some((counted, count)) = known.rooms.get(&number)
+                        && *counted >= last
+                    {
+                        sum += count;
+                        continue;
+                    }
+                    let room = rooms.numbered(number).await?;
+                    let tally =
+                        self.unread.count(&at, &room, user, user_id, row.position, until).await?;
+                    let count = tally.total().notifications;
+                    known.rooms.insert(number, (until, count));
+                    sum += count;
+                }
+                Membership::Invite => {
+                    let wanted = self.unread.invitation(&at, user, number, &row).await?.is_some();
+                    sum += u64::from(wanted);
+                }
+                Membership::Leave | Membership::Ban | Membership::Knock => {
+                    known.rooms.remove(&number);
+                }
+            }
+        }
+        Ok(sum)
+    }
+}

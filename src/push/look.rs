@@ -1,0 +1,150 @@
+//! Events of timelines, read and taken apart once for all members.
+
+use std::sync::Arc;
+
+use ruma::{EventId, OwnedEventId};
+
+use super::{
+    Unread,
+    event::{PushEvent, ThreadStep, thread_step},
+};
+use crate::{
+    rooms::{
+        Boundary, Room, RoomError,
+        record::{EventNumber, EventRecord},
+    },
+    storage::{
+        Range, Read,
+        intern::RoomNumber,
+        schema::{EVENT_IDS, EVENTS, TIMELINE},
+    },
+};
+
+/// How many events one step takes.
+pub(super) const STEP: usize = 500;
+/// How far an event may be from its thread.
+const MAX_HOPS: usize = 3;
+
+/// Events taken apart, with their place.
+pub(super) type Looked = Vec<(i64, Arc<PushEvent>)>;
+
+/// Rows of a room's timeline.
+type Rows = Vec<((RoomNumber, i64), EventNumber)>;
+
+impl Unread {
+    /// The latest events of a window, latest first.
+    pub(super) async fn look(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: Boundary,
+        upto: Boundary,
+        limit: usize,
+    ) -> Result<Looked, RoomError> {
+        let rows = TIMELINE.scan_back(at, &window(room, after, upto), limit).await?;
+        self.take_apart(at, room, rows).await
+    }
+
+    /// The first events of a window, first first.
+    pub(super) async fn look_on(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: Boundary,
+        upto: Boundary,
+    ) -> Result<Looked, RoomError> {
+        let rows = TIMELINE.scan(at, &window(room, after, upto), STEP).await?;
+        self.take_apart(at, room, rows).await
+    }
+
+    async fn take_apart(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        rows: Rows,
+    ) -> Result<Looked, RoomError> {
+        let key = |number: &EventNumber| (room.number, *number);
+        let mut known: Vec<Option<Arc<PushEvent>>> =
+            rows.iter().map(|(_, number)| self.events.get(&key(number))).collect();
+        let missing: Vec<EventNumber> = rows
+            .iter()
+            .zip(&known)
+            .filter_map(|((_, number), event)| event.is_none().then_some(*number))
+            .collect();
+        let records = EVENTS.multi_get(at, missing.iter().map(key)).await?;
+        let mut records = missing.iter().zip(records);
+        let mut redacted: Vec<OwnedEventId> = Vec::new();
+        for slot in known.iter_mut().filter(|slot| slot.is_none()) {
+            let Some((number, Some(record))) = records.next() else { continue };
+            let event = Arc::new(self.event(at, room, &record).await?);
+            self.events.insert(key(number), Arc::clone(&event));
+            *slot = Some(event);
+            redacted.extend(record.redacts);
+        }
+        for target in redacted {
+            // It may be in memory as it was before.
+            let Some(record) = self.stored(at, room, &target).await? else { continue };
+            let event = Arc::new(self.event(at, room, &record).await?);
+            if let Some((_, number)) = EVENT_IDS.get(at, &*target).await? {
+                self.events.insert((room.number, number), Arc::clone(&event));
+            }
+            let same = |slot: &&mut Option<Arc<PushEvent>>| {
+                slot.as_ref().is_some_and(|old| old.event_id == target)
+            };
+            if let Some(slot) = known.iter_mut().find(same) {
+                *slot = Some(event);
+            }
+        }
+        let keys = rows.into_iter().map(|((_, key), _)| key);
+        Ok(keys.zip(known).filter_map(|(key, event)| Some((key, event?))).collect())
+    }
+
+    /// Takes an event apart and finds the thread it is in.
+    pub(crate) async fn event(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        record: &EventRecord,
+    ) -> Result<PushEvent, RoomError> {
+        let mut step = thread_step(record);
+        let mut thread: Option<OwnedEventId> = None;
+        for _ in 0..MAX_HOPS {
+            match step {
+                ThreadStep::Main => break,
+                ThreadStep::Root(first) => {
+                    thread = Some(first);
+                    break;
+                }
+                ThreadStep::Parent(parent) => {
+                    step = match self.stored(at, room, &parent).await? {
+                        Some(parent) => thread_step(&parent),
+                        None => ThreadStep::Main,
+                    };
+                }
+            }
+        }
+        Ok(PushEvent::new(room, record, thread))
+    }
+
+    pub(super) async fn stored(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        event: &EventId,
+    ) -> Result<Option<EventRecord>, RoomError> {
+        match EVENT_IDS.get(at, event).await? {
+            Some((in_room, number)) if in_room == room.number => {
+                Ok(EVENTS.get(at, &(in_room, number)).await?)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn window(room: &Room, after: Boundary, upto: Boundary) -> Range<(RoomNumber, i64)> {
+    let range = Range::prefix(&(room.number,)).after(&(room.number, after.0));
+    match upto.0.checked_add(1) {
+        Some(past) => range.before(&(room.number, past)),
+        None => range,
+    }
+}
