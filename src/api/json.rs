@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{
     error::ApiError,
     extract::{Caller, read_body},
+    standing,
 };
 use crate::users::session::{AuthError, Session, Sessions};
 
@@ -71,7 +72,9 @@ where
         let head = http::Request::from_parts(parts, ());
         let token = AccessTokenOptional::extract_authentication(&head).ok().flatten();
         let token = token.ok_or(AuthError::Missing)?;
-        let session = Sessions::from_ref(state).authenticate(&token, &caller).await?;
+        let sessions = Sessions::from_ref(state);
+        let session = sessions.authenticate(&token, &caller).await?;
+        standing::check_locked(&sessions, &session).await?;
         let value = parse(&read_body(body).await?)?;
         Ok(Self { session, arguments, value })
     }

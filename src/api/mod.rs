@@ -9,4 +9,5 @@ pub(crate) mod json;
 pub(crate) mod router;
 pub(crate) mod server;
 #[cfg(test)]
+mod standing;
 pub(crate) mod testing;

@@ -14,6 +14,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 use super::{
     activity::Activities,
     rows::{Device, Token, TokenKind},
+    standing::Standing,
     token::TokenUse,
 };
 use crate::{
@@ -79,6 +80,7 @@ struct Shared {
     clock: Clock,
     random: Random,
     known: Cache<[u8; 32], Arc<Known>>,
+    standings: Cache<UserNumber, Standing>,
     /// Raised by every removal, before it empties the cache: whoever has read a token before does
     /// not leave it in the cache after.
     removals: AtomicU64,
@@ -148,6 +150,7 @@ impl Sessions {
                 clock,
                 random,
                 known: Cache::new(CACHED_TOKENS),
+                standings: Cache::new(CACHED_TOKENS),
                 removals: AtomicU64::new(0),
                 removed: OnceLock::new(),
             }),
@@ -188,6 +191,15 @@ impl Sessions {
         }
         self.shared.activities.note(&known.session, caller, now, &known.noted_ms);
         Ok(known.session.clone())
+    }
+
+    /// What is known of users' standings.
+    pub(super) fn standings(&self) -> &Cache<UserNumber, Standing> {
+        &self.shared.standings
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        &self.shared.db
     }
 
     /// Reads a token that is not in memory; its first use ends those it replaces.

@@ -28,7 +28,7 @@ use crate::{
 /// `GET /_matrix/client/v3/capabilities`
 pub(crate) async fn get_capabilities(
     State(accounts): State<Accounts>,
-    Client { .. }: Client<Request>,
+    Client { session, .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     let versions = SUPPORTED_VERSIONS.into_iter();
     let mut capabilities = Capabilities::new();
@@ -39,6 +39,11 @@ pub(crate) async fn get_capabilities(
     capabilities.thirdparty_id_changes.enabled = accounts.sends_mail();
     capabilities.get_login_token.enabled = true;
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    // Spec: "clients SHOULD check that the user is allowed to" at this endpoint.
+    if accounts.is_admin(session.user).await? {
+        capabilities.account_moderation.lock = true;
+        capabilities.account_moderation.suspend = true;
+    }
     Ok(Ruma(Response::new(capabilities)))
 }
 
