@@ -181,7 +181,8 @@ impl Server {
         tokio::spawn(rooms.clone().run_closed_accounts());
         tokio::spawn(rooms.clone().run_search_upkeep());
         let typing = Typing::new(db.clone());
-        let receipts = Receipts::new(db.clone(), clock.clone());
+        let receipts =
+            Receipts::new(db.clone(), clock.clone()).telling_deliveries(&config.receipts);
         let e2ee = encryption(&db, &clock, &random, &federation);
         let E2ee { keys, to_device } = e2ee.clone();
         tokio::spawn(keys.clone().keep_lists(stopping.clone()));

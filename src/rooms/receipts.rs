@@ -4,14 +4,20 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receipts>
 
+mod deliveries;
+
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, events::receipt::ReceiptType};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use deliveries::DELIVERED;
+use deliveries::Deliveries;
+
 use crate::{
     clock::Clock,
+    config,
     storage::{
         Batch, Db, Json, Range, Read, StorageError,
         intern::{RoomNumber, UserNumber},
@@ -28,6 +34,8 @@ pub(crate) struct Receipts {
     /// not look any further.
     latest: Arc<Mutex<HashMap<RoomNumber, u64>>>,
     started_at: u64,
+    /// None: senders are not told of deliveries.
+    deliveries: Option<Arc<Deliveries>>,
 }
 
 /// Which of a user's receipts in a room.
@@ -35,10 +43,26 @@ pub(crate) struct Receipts {
 pub(crate) struct ReceiptSlot {
     /// Whose.
     pub(crate) user: u64,
-    /// `m.read` or `m.read.private`.
+    /// `m.read`, `m.read.private` or [`DELIVERED`].
     pub(crate) kind: String,
     /// `main`, the ID of a thread's root, or empty for an unthreaded receipt.
     pub(crate) thread: String,
+}
+
+impl ReceiptSlot {
+    /// Whether somebody may see it: private ones their owner only, and those of deliveries only who
+    /// sent what was delivered.
+    fn is_for(&self, reader: UserNumber) -> bool {
+        match self.kind.as_str() {
+            DELIVERED => self.thread == reader.0.to_string(),
+            kind => kind != ReceiptType::ReadPrivate.as_str() || self.user == reader.0,
+        }
+    }
+
+    /// The thread it is about; none if it is about no certain one.
+    pub(crate) fn thread_id(&self) -> Option<&str> {
+        (self.kind != DELIVERED && !self.thread.is_empty()).then_some(&self.thread)
+    }
 }
 
 /// One receipt.
@@ -67,7 +91,13 @@ impl Receipts {
     /// Receipts kept in `db`.
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
         let started_at = db.visible_position();
-        Self { db, clock, latest: Arc::default(), started_at }
+        Self { db, clock, latest: Arc::default(), started_at, deliveries: None }
+    }
+
+    /// The same, which tell senders when devices have their messages, as configured.
+    #[must_use]
+    pub(crate) fn telling_deliveries(self, settings: &config::Receipts) -> Self {
+        Self { deliveries: Deliveries::new(settings), ..self }
     }
 
     /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
@@ -138,7 +168,7 @@ impl Receipts {
         let slots: Vec<ReceiptSlot> = changes
             .into_iter()
             .map(|(_, Json(slot))| slot)
-            .filter(|slot| slot.kind != ReceiptType::ReadPrivate.as_str() || slot.user == reader.0)
+            .filter(|slot| slot.is_for(reader))
             .collect();
         let keys = slots
             .iter()

@@ -295,6 +295,11 @@ impl Room {
         Arc::clone(&self.local_members.read())
     }
 
+    /// How many are in the room.
+    pub(crate) fn member_count(&self) -> u64 {
+        self.servers.read().values().sum()
+    }
+
     /// Adds `user` to the local members, or takes them out.
     pub(super) fn set_local_member(&self, user: UserNumber, joined: bool) {
         let mut members = self.local_members.write();
