@@ -177,9 +177,7 @@ impl Server {
             member_profiles(&profiles),
             config.into(),
         );
-        tokio::spawn(rooms.clone().run_profile_updates());
-        tokio::spawn(rooms.clone().run_closed_accounts());
-        tokio::spawn(rooms.clone().run_search_upkeep());
+        keep_up(&rooms, &content, &stopping);
         let typing = Typing::new(db.clone());
         let receipts =
             Receipts::new(db.clone(), clock.clone()).telling_deliveries(&config.receipts);
@@ -291,6 +289,15 @@ fn encryption(db: &Db, clock: &Clock, random: &Random, federation: &Federation) 
         keys: Keys::new(db.clone(), name, is_federating.then(others)),
         to_device: ToDevice::new(db.clone(), clock, random, name, is_federating),
     }
+}
+
+/// Starts what is done about rooms in the background.
+fn keep_up(rooms: &Rooms, content: &Content, stopping: &Stopping) {
+    tokio::spawn(rooms.clone().run_profile_updates());
+    tokio::spawn(rooms.clone().run_closed_accounts());
+    tokio::spawn(rooms.clone().run_upkeep());
+    let freed = Arc::clone(rooms.media_freed());
+    tokio::spawn(content.clone().remove_unreferenced(freed, stopping.clone()));
 }
 
 /// Names and pictures for member events.

@@ -23,7 +23,7 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes = content(encryption(rooms(accounts(routes))));
+    let routes = super::admin::routes::add(content(encryption(rooms(accounts(routes)))));
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
@@ -355,13 +355,13 @@ fn content(routes: Routes) -> Routes {
 
 /// Routes by ruma's request types: method and paths come from the type.
 #[derive(Default)]
-struct Routes {
+pub(super) struct Routes {
     router: Router<Areas>,
 }
 
 impl Routes {
     /// Serves a path that no type of ruma has.
-    fn path<H, T>(mut self, method: MethodFilter, path: &str, handler: H) -> Self
+    pub(super) fn path<H, T>(mut self, method: MethodFilter, path: &str, handler: H) -> Self
     where
         H: Handler<T, Areas>,
         T: 'static,

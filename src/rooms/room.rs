@@ -373,6 +373,23 @@ pub(super) async fn stored_state(
     Ok(Some((number, record)))
 }
 
+/// The current state events of some types with an empty state key, as they are stored.
+pub(super) async fn stored_states<const N: usize>(
+    at: &impl Read,
+    room: RoomNumber,
+    types: [&str; N],
+) -> Result<[Option<EventRecord>; N], RoomError> {
+    let mut found = [const { None }; N];
+    let numbers = CURRENT_STATE.multi_get(at, types.map(|kind| (room, kind, ""))).await?;
+    let keys = numbers.iter().flatten().map(|number| (room, *number));
+    let mut records = EVENTS.multi_get(at, keys).await?.into_iter();
+    for (found, _) in found.iter_mut().zip(&numbers).filter(|(_, number)| number.is_some()) {
+        let record = records.next().flatten();
+        *found = Some(record.ok_or(RoomError::Corrupt { what: "an unknown current state" })?);
+    }
+    Ok(found)
+}
+
 /// Everybody with `membership` in a room, in ascending order.
 pub(super) async fn members(
     at: &impl crate::storage::Read,
