@@ -209,11 +209,10 @@ impl Server {
             config.into(),
         );
         rooms.tell(appservices.clone());
-        tokio::spawn(rooms.clone().run_profile_updates());
-        tokio::spawn(rooms.clone().run_closed_accounts());
-        tokio::spawn(rooms.clone().run_search_upkeep());
+        keep_up(&rooms, &content, &stopping);
         let typing = Typing::new(db.clone());
-        let receipts = Receipts::new(db.clone(), clock.clone());
+        let receipts =
+            Receipts::new(db.clone(), clock.clone()).telling_deliveries(&config.receipts);
         let e2ee = encryption(&db, &clock, &random, &federation);
         let E2ee { keys, to_device } = e2ee.clone();
         tokio::spawn(keys.clone().keep_lists(stopping.clone()));
@@ -380,6 +379,15 @@ fn deliver(delivery: Delivery, receipts: &Receipts) {
         tokio::spawn(async move { telling.was_read(user, room).await });
     }));
     tokio::spawn(delivery.run());
+}
+
+/// Starts what is done about rooms in the background.
+fn keep_up(rooms: &Rooms, content: &Content, stopping: &Stopping) {
+    tokio::spawn(rooms.clone().run_profile_updates());
+    tokio::spawn(rooms.clone().run_closed_accounts());
+    tokio::spawn(rooms.clone().run_upkeep());
+    let freed = Arc::clone(rooms.media_freed());
+    tokio::spawn(content.clone().remove_unreferenced(freed, stopping.clone()));
 }
 
 /// Names and pictures for member events.

@@ -163,6 +163,7 @@ impl From<RoomError> for ApiError {
             | RoomError::UnknownEvent { .. }
             | RoomError::NoSuchState
             | RoomError::NoEventThen
+            | RoomError::EventGone
             | RoomError::UnknownAlias { .. } => ErrorKind::NotFound,
             RoomError::Exclusive { .. } => ErrorKind::Exclusive,
             RoomError::AliasTaken { creating: true, .. } => ErrorKind::RoomInUse,
@@ -170,8 +171,11 @@ impl From<RoomError> for ApiError {
                 return Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, &error);
             }
             RoomError::RemoteUser { .. }
+            | RoomError::Blocked { .. }
+            | RoomError::Full { .. }
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
+            RoomError::Limit(limit) => return (*limit).into(),
             RoomError::InviteBlocked { .. } => ErrorKind::InviteBlocked,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
             RoomError::NotLeft { .. } | RoomError::BadThread | RoomError::SearchDisabled => {

@@ -24,7 +24,7 @@ use ruma::{
     },
 };
 
-use super::{error::ApiError, guests};
+use super::{error::ApiError, guests, standing};
 use crate::appservice::{AppserviceError, Service};
 use crate::federation::exchange::Exchange;
 use crate::http::{BodyError, ClientAddress};
@@ -193,10 +193,10 @@ where
         let head = Request::from_parts(parts, Body::empty());
         let received = Received::<R>::new(head, state).await?;
         let token = received.token().ok_or(AuthError::Missing)?;
-        let session = Sessions::from_ref(state)
-            .enter(&token, &received.caller, received.head.uri().query())
-            .await?;
+        let sessions = Sessions::from_ref(state);
+        let session = sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
         guests::check::<R>(&session)?;
+        standing::check::<R>(&sessions, &session).await?;
         let (request, ..) = received.parse()?;
         Ok(Self { session, request, announced_bytes, body })
     }
@@ -217,10 +217,10 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let received = Received::<R>::new(request, state).await?;
         let token = received.token().ok_or(AuthError::Missing)?;
-        let session = Sessions::from_ref(state)
-            .enter(&token, &received.caller, received.head.uri().query())
-            .await?;
+        let sessions = Sessions::from_ref(state);
+        let session = sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
         guests::check::<R>(&session)?;
+        standing::check::<R>(&sessions, &session).await?;
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
     }
@@ -242,6 +242,7 @@ where
                 let session =
                     sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
                 guests::check::<R>(&session)?;
+                standing::check::<R>(&sessions, &session).await?;
                 Some(session)
             }
             None => None,

@@ -56,7 +56,7 @@ fn may_use<R: IncomingRequest>() -> bool {
 }
 
 /// The path with `{}` for each placeholder.
-fn without_names(path: &str) -> String {
+pub(super) fn without_names(path: &str) -> String {
     let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
     parts.collect::<Vec<_>>().join("/")
 }

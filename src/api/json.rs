@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{
     error::ApiError,
     extract::{Caller, read_body},
+    standing,
 };
 use crate::users::session::{AuthError, Session, Sessions};
 
@@ -78,6 +79,7 @@ where
         let token = token.ok_or(AuthError::Missing)?;
         let sessions = Sessions::from_ref(state);
         let session = sessions.enter(&token, &caller, head.uri().query()).await?;
+        standing::check_locked(&sessions, &session).await?;
         let value = parse(&read_body(body).await?)?;
         Ok(Self { session, arguments, value })
     }

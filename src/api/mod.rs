@@ -1,5 +1,6 @@
 //! HTTP in, domain call, HTTP out: who is asking, which endpoint, which error.
 
+pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod extract;
@@ -8,5 +9,6 @@ mod guests;
 pub(crate) mod json;
 pub(crate) mod router;
 pub(crate) mod server;
+mod standing;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -24,7 +24,7 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes = content(encryption(rooms(accounts(routes))));
+    let routes = super::admin::routes::add(content(encryption(rooms(accounts(routes)))));
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
@@ -105,6 +105,10 @@ fn accounts(routes: Routes) -> Routes {
         .add::<discovery::get_capabilities::v3::Request, _, _>(capabilities::get_capabilities)
         .add::<v::get_turn_server_info::v3::Request, _, _>(capabilities::get_turn_server_info)
         .add::<ad::get_user_info::v3::Request, _, _>(admin::get_user_info)
+        .add::<ad::is_user_locked::v1::Request, _, _>(admin::is_user_locked)
+        .add::<ad::lock_user::v1::Request, _, _>(admin::lock_user)
+        .add::<ad::is_user_suspended::v1::Request, _, _>(admin::is_user_suspended)
+        .add::<ad::suspend_user::v1::Request, _, _>(admin::suspend_user)
         .add::<p::get_profile::v3::Request, _, _>(profile::get_profile)
         .add::<p::get_profile_field::v3::Request, _, _>(profile::get_profile_field)
         .add::<p::set_profile_field::v3::Request, _, _>(profile::set_profile_field)
@@ -368,13 +372,13 @@ fn content(routes: Routes) -> Routes {
 
 /// Routes by ruma's request types: method and paths come from the type.
 #[derive(Default)]
-struct Routes {
+pub(super) struct Routes {
     router: Router<Areas>,
 }
 
 impl Routes {
     /// Serves a path that no type of ruma has.
-    fn path<H, T>(mut self, method: MethodFilter, path: &str, handler: H) -> Self
+    pub(super) fn path<H, T>(mut self, method: MethodFilter, path: &str, handler: H) -> Self
     where
         H: Handler<T, Areas>,
         T: 'static,

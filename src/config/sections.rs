@@ -27,7 +27,9 @@ pub(crate) struct Config {
     pub(crate) previews: Previews,
     pub(crate) password: Password,
     pub(crate) receipts: Receipts,
+    pub(crate) rooms: Rooms,
     pub(crate) search: Search,
+    pub(crate) retention: Retention,
     pub(crate) presence: Presence,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
@@ -57,7 +59,9 @@ impl Default for Config {
             previews: Previews::default(),
             password: Password::default(),
             receipts: Receipts::default(),
+            rooms: Rooms::default(),
             search: Search::default(),
+            retention: Retention::default(),
             presence: Presence::default(),
             metrics: Metrics::default(),
             memory: Memory::default(),
@@ -156,6 +160,14 @@ pub(crate) struct RateLimits {
     pub(crate) upload_user: Rate,
     /// Previews of web pages for one user.
     pub(crate) preview_user: Rate,
+    /// Events sent by one user.
+    pub(crate) message_user: Rate,
+    /// Rooms made by one user.
+    pub(crate) room_creation_user: Rate,
+    /// Rooms that one user comes into, or asks to.
+    pub(crate) join_user: Rate,
+    /// Invitations by one user.
+    pub(crate) invite_user: Rate,
 }
 
 impl Default for RateLimits {
@@ -167,6 +179,10 @@ impl Default for RateLimits {
             registration_address: Rate { burst: 10, per_minute: 10 },
             upload_user: Rate { burst: 100, per_minute: 120 },
             preview_user: Rate { burst: 50, per_minute: 60 },
+            message_user: Rate { burst: 100, per_minute: 600 },
+            room_creation_user: Rate { burst: 30, per_minute: 10 },
+            join_user: Rate { burst: 50, per_minute: 30 },
+            invite_user: Rate { burst: 100, per_minute: 60 },
         }
     }
 }
@@ -384,6 +400,41 @@ pub(crate) struct Receipts {
 impl Default for Receipts {
     fn default() -> Self {
         Self { delivered: true, delivered_max_members: 50 }
+    }
+}
+
+/// What rooms may be like.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Rooms {
+    /// How many may be in one; `None`: any number.
+    pub(crate) max_members: Option<u64>,
+}
+
+/// How long messages are kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) enabled: bool,
+    /// Of rooms that say nothing; `None`: for ever.
+    pub(crate) default_max_lifetime_seconds: Option<u64>,
+    /// Whatever a room says, not shorter.
+    pub(crate) min_lifetime_seconds: Option<u64>,
+    /// Whatever a room says, not longer.
+    pub(crate) max_lifetime_seconds: Option<u64>,
+    /// How often what has expired is removed.
+    pub(crate) interval_seconds: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            default_max_lifetime_seconds: None,
+            min_lifetime_seconds: None,
+            max_lifetime_seconds: None,
+            interval_seconds: 3_600,
+        }
     }
 }
 

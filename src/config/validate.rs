@@ -89,6 +89,10 @@ impl Problems {
             ("registration_address", limits.registration_address),
             ("upload_user", limits.upload_user),
             ("preview_user", limits.preview_user),
+            ("message_user", limits.message_user),
+            ("room_creation_user", limits.room_creation_user),
+            ("join_user", limits.join_user),
+            ("invite_user", limits.invite_user),
         ] {
             self.check(burst > 0 && per_minute > 0, || {
                 format!("rate_limits.{name}: both numbers must be above 0")

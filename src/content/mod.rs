@@ -7,7 +7,6 @@ mod error;
 mod find;
 mod locks;
 mod pending;
-#[cfg_attr(not(test), expect(dead_code, reason = "for the administration API"))]
 mod quarantine;
 mod remote;
 mod removal;
@@ -16,6 +15,7 @@ mod scanning;
 #[cfg(test)]
 mod tests;
 mod thumbnails;
+mod unreferenced;
 mod upkeep;
 mod upload;
 
@@ -42,6 +42,7 @@ pub(crate) use self::{
     error::ContentError,
     find::{Access, Found, Served, Wish},
     locks::Locks,
+    quarantine::Target as QuarantineTarget,
     remote::{Arriving, RemoteError, RemoteFile, RemoteMedia},
     thumbnails::ThumbnailRequest,
     upload::Declared,

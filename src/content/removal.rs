@@ -178,6 +178,45 @@ impl Content {
         }
     }
 
+    /// Removes media of this server, or of others, that nobody wanted since a time (ms since the Unix
+    /// epoch) and that are larger than `size_gt_bytes`; those that are somebody's picture only if
+    /// those are not kept. Their IDs.
+    ///
+    /// # Errors
+    /// [`ContentError`] if the database or the store fails.
+    pub(crate) async fn remove_unwanted_since(
+        &self,
+        before_ms: u64,
+        size_gt_bytes: u64,
+        own: bool,
+        keep_pictures: bool,
+    ) -> Result<Vec<String>, ContentError> {
+        let shared = &*self.shared;
+        let mut removed = Vec::new();
+        let mut range = Range::all();
+        loop {
+            let page = MEDIA.scan(&shared.db, &range, PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(removed) };
+            range = range.after(last);
+            let keys = page.iter().map(|((server, id), _)| (&**server, id.as_str()));
+            let accessed = MEDIA_ACCESS.multi_get(&shared.db, keys).await?;
+            for (((server, id), Json(record)), accessed_ms) in page.into_iter().zip(accessed) {
+                let wanted_ms = accessed_ms.unwrap_or(0).max(record.created_ms);
+                let bytes = record.file.as_ref().map_or(0, |file| file.bytes);
+                let meant = (server == shared.server_name) == own
+                    && record.file.is_some()
+                    && wanted_ms < before_ms
+                    && (size_gt_bytes == 0 || bytes > size_gt_bytes);
+                if !meant || keep_pictures && self.is_picture(&server, &id, &record).await? {
+                    continue;
+                }
+                if self.remove_record(&server, &id, record).await? {
+                    removed.push(id);
+                }
+            }
+        }
+    }
+
     /// Removes media that nobody wanted for as long as is configured, local and remote ones each by
     /// their own setting. Returns how many.
     ///

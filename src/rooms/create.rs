@@ -25,7 +25,7 @@ use crate::{
         StorageError,
         schema::{ALIASES, PUBLIC_ROOMS, ROOM_ALIASES, ROOMS},
     },
-    users::session::Session,
+    users::{limits::Act, session::Session},
 };
 
 /// The version of rooms whose creator does not ask for one.
@@ -110,6 +110,7 @@ impl Rooms {
                 ),
             });
         }
+        self.allow(session, Act::Create).await?;
         let new = &self.without_refused(&session.user_id, new).await?;
         let version = new.version.clone().unwrap_or(DEFAULT_VERSION);
         let unsupported = || RoomError::UnsupportedRoomVersion { version: version.to_string() };

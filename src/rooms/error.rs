@@ -2,7 +2,7 @@
 
 use ruma::{OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
 
-use crate::storage::StorageError;
+use crate::{storage::StorageError, users::limits::LimitExceeded};
 
 /// What can go wrong. Each variant has its errcode in `api/error.rs`, named here in brackets.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +33,30 @@ pub(crate) enum RoomError {
         /// Which.
         event: OwnedEventId,
     },
+    /// The event was removed at this moment. (`M_NOT_FOUND`, 404)
+    #[error("the event was just removed")]
+    EventGone,
     /// The room has no event on that side of the time. (`M_NOT_FOUND`, 404)
     #[error("there is no event that you may see on that side of the time")]
     NoEventThen,
     /// No state event has that type and state key. (`M_NOT_FOUND`, 404)
     #[error("the room has no state of this type and state key")]
     NoSuchState,
+    /// Too often. (`M_LIMIT_EXCEEDED`, 429)
+    #[error(transparent)]
+    Limit(#[from] LimitExceeded),
+    /// As many are in the room as may be. (`M_FORBIDDEN`, 403)
+    #[error("room {room} is full")]
+    Full {
+        /// Which.
+        room: OwnedRoomId,
+    },
+    /// Nobody of this server may come into the room. (`M_FORBIDDEN`, 403)
+    #[error("room {room} has been blocked on this server")]
+    Blocked {
+        /// Which.
+        room: OwnedRoomId,
+    },
     /// The operator switched searching off. (`M_UNKNOWN`, 400)
     #[error("this server does not search")]
     SearchDisabled,

@@ -1,7 +1,7 @@
 //! What is kept beside the events of a room so that they are found: written in an event's batch.
 
 use super::{
-    people,
+    media_references, people,
     record::{EventNumber, EventRecord},
     relations, search, timestamps,
 };
@@ -17,6 +17,7 @@ pub(super) fn added(
     record: &EventRecord,
     searchable: bool,
 ) {
+    media_references::index(batch, room, number, record);
     relations::index(batch, room, key, number, record);
     timestamps::index(batch, room, number, record);
     people::index(batch, record);
@@ -27,7 +28,24 @@ pub(super) fn added(
 
 /// Queues the deletion of the rows that lead to an event which is redacted; `record` is what it was
 /// before.
-pub(super) fn redacted(batch: &mut Batch, room: RoomNumber, record: &EventRecord) {
+pub(super) fn redacted(
+    batch: &mut Batch,
+    room: RoomNumber,
+    number: EventNumber,
+    record: &EventRecord,
+) {
+    media_references::forget(batch, room, number, record);
     relations::forget(batch, room, record.timeline_key(), record);
     search::forget(batch, room, record);
+}
+
+/// Queues the deletion of the rows that lead to an event which is removed.
+pub(super) fn removed(
+    batch: &mut Batch,
+    room: RoomNumber,
+    number: EventNumber,
+    record: &EventRecord,
+) {
+    redacted(batch, room, number, record);
+    timestamps::forget(batch, room, number, record);
 }

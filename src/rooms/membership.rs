@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     storage::{Batch, StorageError, intern::UserNumber, schema::USER_ROOMS},
-    users::session::Session,
+    users::{limits::Act, session::Session},
 };
 
 /// How many rooms a join rule may name that are looked at.
@@ -81,6 +81,11 @@ impl Rooms {
         if change == Change::Invite && !self.is_local(target) {
             return Err(RoomError::RemoteUser { user: target.to_owned() });
         }
+        if matches!(change, Change::Join | Change::Knock | Change::Invite) {
+            self.require_unblocked(room_id).await?;
+            let act = if change == Change::Invite { Act::Invite } else { Act::Join };
+            self.allow(session, act).await?;
+        }
         if change == Change::Invite {
             self.check_invite(&session.user_id, target).await?;
         }
@@ -132,6 +137,7 @@ impl Rooms {
             _ => {}
         }
         if change == Change::Join {
+            self.require_place(room)?;
             if guest && !guests_may_join(&mut writer).await? {
                 return Err(RoomError::GuestAccess);
             }

@@ -2,6 +2,7 @@
 
 mod acl;
 mod aliases;
+pub(crate) mod allowances;
 mod append;
 mod appservices;
 pub(crate) mod auth;
@@ -22,6 +23,7 @@ pub(crate) mod ingest;
 mod invites;
 mod kept;
 pub(crate) mod keys;
+mod media_references;
 mod membership;
 mod neighbours;
 pub(crate) mod news;
@@ -29,10 +31,12 @@ mod overview;
 pub(crate) mod pdu;
 pub(crate) mod people;
 mod profile;
+pub(crate) mod purge;
 mod read;
 pub(crate) mod receipts;
 pub(crate) mod record;
 mod redaction;
+mod reindex;
 pub(crate) mod relations;
 pub(crate) mod remote;
 pub(crate) mod replay;
@@ -72,9 +76,11 @@ pub(crate) use elsewhere::{Child, Elsewhere, Told};
 pub(crate) use error::RoomError;
 pub(crate) use event::{Draft, content};
 pub(crate) use filter::EventFilter;
+pub(crate) use media_references::are_known as media_are_known;
 pub(crate) use membership::Change;
 pub(crate) use overview::{Overview, Overviews};
 pub(crate) use profile::Profile;
+pub(crate) use purge::{Deletion, HistoryEnd, Job, JobId, Outcome, Status, Work};
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
 pub(crate) use room::Room;
 pub(crate) use search::{
@@ -95,8 +101,9 @@ use crate::{
         intern::{RoomNumber, UserNumber},
         schema::ROOM_HEADS,
     },
-    users::session::Session,
+    users::{limits::Limits, session::Session},
 };
+use allowances::RateOverride;
 use kept::Kept;
 use keys::ServerKey;
 use news::News;
@@ -107,6 +114,8 @@ use writer::{RoomWriter, Sender};
 const MAX_LAST_POSITIONS: u64 = 100_000;
 /// How many rooms can be joined through other servers at the same time.
 const MAX_JOINING: u64 = 1_000;
+/// Of how many users it is kept in memory whether the operator lets them do more or less.
+const MAX_OVERRIDES: u64 = 50_000;
 /// How often a change is tried that failed because one it was built on did.
 const TRIES: usize = 5;
 
@@ -137,6 +146,10 @@ struct Shared {
     account_closed: tokio::sync::Notify,
     /// Who else is told of what happens.
     appservices: OnceLock<Appservices>,
+    limits: Limits,
+    rate_overrides: Cache<UserNumber, Option<RateOverride>>,
+    media_freed: Arc<tokio::sync::Notify>,
+    purge_ordered: tokio::sync::Notify,
 }
 
 impl Rooms {
@@ -150,6 +163,7 @@ impl Rooms {
         settings: Settings,
     ) -> Self {
         let memory_bytes = settings.memory_bytes;
+        let limits = Limits::new(&settings.rate_limits, clock.clone());
         let shared = Shared {
             db,
             clock,
@@ -166,6 +180,10 @@ impl Rooms {
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
             appservices: OnceLock::new(),
+            limits,
+            rate_overrides: Cache::new(MAX_OVERRIDES),
+            media_freed: Arc::default(),
+            purge_ordered: tokio::sync::Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -280,6 +298,16 @@ impl Rooms {
         let stored = room::stored_last_position(self.db(), room).await?;
         // What a writer noted in the meantime is newer.
         Ok(self.shared.last_positions.entry(room).or_insert(stored).into_value())
+    }
+
+    /// Keeps indexes whole and removes what is to go, for as long as it is polled.
+    pub(crate) async fn run_upkeep(self) {
+        tokio::join!(
+            self.clone().run_search_upkeep(),
+            self.clone().run_media_references(),
+            self.clone().run_retention(),
+            self.run_purges(),
+        );
     }
 
     /// Told when there is something new for other servers.

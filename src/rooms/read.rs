@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::value::RawValue;
+use state_resolution::StateMap;
 
 use super::{
     Rooms,
@@ -126,6 +127,30 @@ impl Rooms {
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
         let map = self.map_at(at, room, position).await?;
+        self.events_of(at, room, &map, wanted).await
+    }
+
+    /// A room's whole state after an event, in the order of arrival.
+    pub(super) async fn state_after_event(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        event: &EventId,
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+        let (number, _) = self.stored(room, event).await?;
+        let id = self.event_state(at, room.number, number).await?.after;
+        let map = self.state_map(at, room, id).await?;
+        self.events_of(at, room, &map, |_| true).await
+    }
+
+    /// The events of a state that have one of these types.
+    async fn events_of(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        map: &StateMap,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
         let numbers = {
             let table = room.ledger(self.db()).await?.table.read();
             map.iter()

@@ -4,6 +4,8 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receipts>
 
+mod deliveries;
+
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -15,9 +17,13 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, events::receip
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub(crate) use deliveries::DELIVERED;
+use deliveries::Deliveries;
+
 use crate::{
     appservice::{Audience, queue::Queued, registry::Registry},
     clock::Clock,
+    config,
     storage::{
         Batch, Db, Json, Range, Read, StorageError,
         intern::{RoomNumber, UserNumber},
@@ -38,6 +44,8 @@ pub(crate) struct Receipts {
     audiences: Arc<OnceLock<Audiences>>,
     /// What is told of users of this server who read.
     read: Arc<OnceLock<WhoRead>>,
+    /// None: senders are not told of deliveries.
+    deliveries: Option<Arc<Deliveries>>,
 }
 
 /// Which application services a room concerns, and the room's ID; none if there are no services.
@@ -63,10 +71,26 @@ pub(crate) type WhoRead = Box<dyn Fn(UserNumber, RoomNumber) + Send + Sync>;
 pub(crate) struct ReceiptSlot {
     /// Whose.
     pub(crate) user: u64,
-    /// `m.read` or `m.read.private`.
+    /// `m.read`, `m.read.private` or [`DELIVERED`].
     pub(crate) kind: String,
     /// `main`, the ID of a thread's root, or empty for an unthreaded receipt.
     pub(crate) thread: String,
+}
+
+impl ReceiptSlot {
+    /// Whether somebody may see it: private ones their owner only, and those of deliveries only who
+    /// sent what was delivered.
+    fn is_for(&self, reader: UserNumber) -> bool {
+        match self.kind.as_str() {
+            DELIVERED => self.thread == reader.0.to_string(),
+            kind => kind != ReceiptType::ReadPrivate.as_str() || self.user == reader.0,
+        }
+    }
+
+    /// The thread it is about; none if it is about no certain one.
+    pub(crate) fn thread_id(&self) -> Option<&str> {
+        (self.kind != DELIVERED && !self.thread.is_empty()).then_some(&self.thread)
+    }
 }
 
 /// One receipt.
@@ -102,6 +126,7 @@ impl Receipts {
             started_at,
             audiences: Arc::default(),
             read: Arc::default(),
+            deliveries: None,
         }
     }
 
@@ -115,6 +140,12 @@ impl Receipts {
     /// together.
     pub(crate) fn when_read(&self, read: WhoRead) {
         self.read.get_or_init(|| read);
+    }
+
+    /// The same, which tell senders when devices have their messages, as configured.
+    #[must_use]
+    pub(crate) fn telling_deliveries(self, settings: &config::Receipts) -> Self {
+        Self { deliveries: Deliveries::new(settings), ..self }
     }
 
     /// Notes that `user` has read up to an event, and wakes `wake`. A receipt for something older
@@ -225,7 +256,7 @@ impl Receipts {
         let slots: Vec<ReceiptSlot> = changes
             .into_iter()
             .map(|(_, Json(slot))| slot)
-            .filter(|slot| slot.kind != ReceiptType::ReadPrivate.as_str() || slot.user == reader.0)
+            .filter(|slot| slot.is_for(reader))
             .collect();
         let keys = slots
             .iter()

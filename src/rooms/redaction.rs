@@ -21,7 +21,7 @@ use super::{
 };
 use crate::storage::{
     Batch, Range,
-    schema::{EVENTS, WAITING_REDACTIONS},
+    schema::{EVENT_IDS, EVENTS, WAITING_REDACTIONS},
 };
 
 /// How many redactions in a room wait for their targets.
@@ -89,7 +89,10 @@ impl RoomWriter {
         record: EventRecord,
         by: EventNumber,
     ) -> Result<(), RoomError> {
-        super::indexes::redacted(&mut self.batch, self.room.number, &record);
+        super::indexes::redacted(&mut self.batch, self.room.number, target, &record);
+        // It may be removed at this moment.
+        let stored = (self.room.number, target);
+        EVENT_IDS.require_equals(&mut self.batch, &*record.event_id, &stored);
         let redacted = redacted(record, by, &self.room.rules)?;
         if redacted.is_state() {
             let event = StateEvent::stored(&redacted)?;

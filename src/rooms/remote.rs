@@ -210,6 +210,9 @@ impl Rooms {
         let number = self.db().users().intern(self.db(), user).await?;
         let mut writer = self.writer(room).await?;
         let mut content = object([("membership", membership.as_str().into())]);
+        if membership == Membership::Join {
+            self.require_place(room)?;
+        }
         if membership == Membership::Join
             && !matches!(writer.membership(user), Some(Membership::Invite | Membership::Join))
             && let Some(authorised_by) = self.lets_in(&mut writer, number).await?

@@ -20,7 +20,7 @@ use crate::storage::{
     intern::RoomNumber,
     schema::{
         BACKWARD_EXTREMITIES, CURRENT_STATE, EVENT_IDS, EVENTS, FORWARD_EXTREMITIES, ROOM_MEMBERS,
-        ROOMS, TIMELINE,
+        ROOM_PURGES, ROOMS, TIMELINE,
     },
 };
 
@@ -54,6 +54,8 @@ struct Replay<'a> {
     scratch: Scratch,
     cache: ConflictCache,
     found: Findings,
+    /// Some of the history was removed.
+    purged: bool,
 }
 
 impl Rooms {
@@ -86,7 +88,9 @@ impl Rooms {
             scratch: Scratch::new(),
             cache: ConflictCache::default(),
             found: Findings::default(),
+            purged: false,
         };
+        replay.purged = ROOM_PURGES.contains(&replay.at, &room.number).await?;
         replay.events().await?;
         replay.ends().await?;
         replay.timeline().await?;
@@ -179,7 +183,9 @@ impl Replay<'_> {
                 _ => {
                     is_whole = false;
                     let key = (self.room.number, &**parent);
-                    if !BACKWARD_EXTREMITIES.contains(&self.at, &key).await? {
+                    let accounted =
+                        self.purged || BACKWARD_EXTREMITIES.contains(&self.at, &key).await?;
+                    if !accounted {
                         self.found
                             .note(format!("the parent {parent} of {id} is not accounted for"));
                     }

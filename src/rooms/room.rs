@@ -301,6 +301,11 @@ impl Room {
         Arc::clone(&self.local_members.read())
     }
 
+    /// How many are in the room.
+    pub(crate) fn member_count(&self) -> u64 {
+        self.servers.read().values().sum()
+    }
+
     /// Adds `user` to the local members, or takes them out.
     pub(super) fn set_local_member(&self, user: UserNumber, joined: bool) {
         let mut members = self.local_members.write();
@@ -372,6 +377,23 @@ pub(super) async fn stored_state(
         .await?
         .ok_or(RoomError::Corrupt { what: "current state names an unknown event" })?;
     Ok(Some((number, record)))
+}
+
+/// The current state events of some types with an empty state key, as they are stored.
+pub(super) async fn stored_states<const N: usize>(
+    at: &impl Read,
+    room: RoomNumber,
+    types: [&str; N],
+) -> Result<[Option<EventRecord>; N], RoomError> {
+    let mut found = [const { None }; N];
+    let numbers = CURRENT_STATE.multi_get(at, types.map(|kind| (room, kind, ""))).await?;
+    let keys = numbers.iter().flatten().map(|number| (room, *number));
+    let mut records = EVENTS.multi_get(at, keys).await?.into_iter();
+    for (found, _) in found.iter_mut().zip(&numbers).filter(|(_, number)| number.is_some()) {
+        let record = records.next().flatten();
+        *found = Some(record.ok_or(RoomError::Corrupt { what: "an unknown current state" })?);
+    }
+    Ok(found)
 }
 
 /// Everybody with `membership` in a room, in ascending order.

@@ -22,7 +22,7 @@ use crate::{
         StorageError,
         schema::{ALIASES, ANNOTATIONS, EVENT_IDS, EVENTS, TRANSACTIONS},
     },
-    users::session::Session,
+    users::{limits::Act, session::Session},
 };
 
 impl Rooms {
@@ -54,6 +54,7 @@ impl Rooms {
         if let Some(event_id) = TRANSACTIONS.get(self.db(), &transaction.key()).await? {
             return Ok(event_id);
         }
+        self.allow(session, Act::Send).await?;
         let draft = Draft::message(event_type, content);
         let attempt = || self.try_send(session, &room, draft.clone(), Some(&transaction));
         self.answer_once(&transaction, self.retried(attempt).await).await
@@ -73,6 +74,7 @@ impl Rooms {
         content: CanonicalJsonObject,
     ) -> Result<OwnedEventId, RoomError> {
         let room = self.room(room_id).await?;
+        self.allow(session, Act::Send).await?;
         match event_type {
             "m.room.canonical_alias" => self.check_aliases(&room, &content).await?,
             "m.room.member" => {
@@ -124,6 +126,7 @@ impl Rooms {
         if let Some(event_id) = TRANSACTIONS.get(self.db(), &transaction.key()).await? {
             return Ok(event_id);
         }
+        self.allow(session, Act::Send).await?;
         let mut draft = if room.rules.redaction.content_field_redacts {
             content.extend(object([("redacts", target.as_str().into())]));
             Draft::message("m.room.redaction", content)
@@ -212,6 +215,12 @@ impl Rooms {
                 if table == ANNOTATIONS.id.name() =>
             {
                 Err(RoomError::DuplicateAnnotation)
+            }
+            // What was to be redacted has just been removed.
+            Err(RoomError::Storage(StorageError::Precondition { table }))
+                if table == EVENT_IDS.id.name() =>
+            {
+                Err(RoomError::EventGone)
             }
             outcome => outcome,
         }

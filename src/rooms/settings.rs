@@ -9,16 +9,31 @@ pub(crate) struct Settings {
     pub(crate) memory_bytes: u64,
     /// Whether words are found.
     pub(crate) search: config::Search,
+    /// How often users may do things.
+    pub(crate) rate_limits: config::RateLimits,
+    /// How many may be in a room; none: any number.
+    pub(crate) max_members: Option<u64>,
+    /// How long messages live.
+    pub(crate) retention: config::Retention,
 }
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        Self { memory_bytes: config.memory.for_rooms(), search: config.search.clone() }
+        Self {
+            memory_bytes: config.memory.for_rooms(),
+            search: config.search.clone(),
+            rate_limits: config.rate_limits.clone(),
+            max_members: config.rooms.max_members,
+            retention: config.retention.clone(),
+        }
     }
 }
 
+/// What tests begin with: the usual settings, without limits on how often things are done.
+#[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
-        Self::from(&Config::default())
+        let rate_limits = config::RateLimits { enabled: false, ..config::RateLimits::default() };
+        Self { rate_limits, ..Self::from(&Config::default()) }
     }
 }

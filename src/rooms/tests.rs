@@ -4,6 +4,7 @@ mod creating;
 mod graph;
 mod history;
 mod members;
+mod purge;
 mod search;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

@@ -238,8 +238,12 @@ impl Rooms {
             .await?;
         let start = Boundary(before.events.last().map_or(key, |(key, _)| *key) - 1);
         let end = Boundary(after.events.last().map_or(key, |(key, _)| *key));
-        let last = after.events.last().map_or(event.position, |(_, event)| event.position);
-        let mut state = self.state_at(&at, &room, last).await?;
+        let last = after.events.last().map_or(&event, |(_, event)| event);
+        let mut state = match last.position {
+            // What was fetched from before this server came has no position.
+            0 => self.state_after_event(&at, &room, &last.event_id).await?,
+            position => self.state_at(&at, &room, position).await?,
+        };
         if filter.lazy_load_members {
             let mut senders: BTreeSet<&str> = [event.sender_id.as_str()].into();
             senders.extend(before.events.iter().map(|(_, event)| event.sender_id.as_str()));

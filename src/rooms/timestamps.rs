@@ -39,6 +39,16 @@ pub(super) fn index(
     TIMESTAMPS.put(batch, &(room, record.origin_server_ts, number), &());
 }
 
+/// Queues the deletion of the row of an event that is removed.
+pub(super) fn forget(
+    batch: &mut Batch,
+    room: RoomNumber,
+    number: EventNumber,
+    record: &EventRecord,
+) {
+    TIMESTAMPS.delete(batch, &(room, record.origin_server_ts, number));
+}
+
 impl Rooms {
     /// The first event at or after a time, or the last one at or before it, that the user may see,
     /// with its time.

@@ -12,7 +12,7 @@ use super::{
     Rooms,
     error::RoomError,
     record::{EventRecord, Membership},
-    room::{Room, stored_state},
+    room::{Room, stored_states},
 };
 use crate::{
     storage::{
@@ -85,6 +85,8 @@ pub(crate) struct Visibility {
     forgotten: bool,
     /// Whose events the user does not want.
     ignored: Ignored,
+    /// Messages that were sent before this have expired, in ms since the Unix epoch.
+    shown_from_ms: u64,
 }
 
 /// How much of a room's state a user may read.
@@ -114,15 +116,18 @@ impl Visibility {
             rows.reverse();
             rows.into_iter().map(|((_, _, position), membership)| (position, membership)).collect()
         };
-        let now = stored_state(at, room.number, "m.room.history_visibility", "").await?;
+        let [now, retention] =
+            stored_states(at, room.number, ["m.room.history_visibility", "m.room.retention"])
+                .await?;
         Ok(Self {
             user_id: user_id.to_string(),
             memberships,
-            now: now.map_or(HistoryVisibility::Shared, |(_, event)| {
+            now: now.map_or(HistoryVisibility::Shared, |event| {
                 HistoryVisibility::in_content(event.content())
             }),
             forgotten: user_room.is_some_and(|row| row.forgotten),
             ignored: Ignored::load(at, user).await?,
+            shown_from_ms: rooms.shown_from_ms(retention.as_ref()),
         })
     }
 
@@ -186,7 +191,8 @@ impl Visibility {
         let position = event.position;
         let before = position.saturating_sub(1);
         let own_membership = event.is_state_of("m.room.member", &self.user_id);
-        if self.forgotten && !self.is_world_readable() {
+        let expired = !event.is_state() && event.origin_server_ts < self.shown_from_ms;
+        if expired || self.forgotten && !self.is_world_readable() {
             return false;
         }
         // The event that changes the visibility is sent in the old one and leads to the new one.

@@ -159,6 +159,22 @@ where
         Ok(number)
     }
 
+    /// Takes the number away from `id`: it gets another when it is next met. What the number stands
+    /// for can still be read.
+    pub(crate) async fn release<Q>(&self, db: &Db, id: &Q, number: N) -> Result<(), StorageError>
+    where
+        Q: AsKey<I> + ToOwned<Owned = I> + Eq + std::hash::Hash + ?Sized,
+        I: std::borrow::Borrow<Q>,
+    {
+        if self.numbers.get(db, &id).await? == Some(number) {
+            let mut batch = Batch::new();
+            self.numbers.delete(&mut batch, &id);
+            db.commit(batch).await?;
+        }
+        self.to_number.invalidate(id);
+        Ok(())
+    }
+
     /// The identifier that `number` stands for.
     pub(crate) async fn name(&self, db: &Db, number: N) -> Result<I, StorageError> {
         if let Some(id) = self.to_name.get(&number) {

@@ -27,8 +27,10 @@ use crate::{
     previews::rows::PreviewRecord,
     push::{Progress as PusherProgress, Pusher, Tally},
     rooms::{
+        allowances::RateOverride,
         auth_record::{AuthRecord, EventState, SnapshotNumber},
         people::SeenProfile,
+        purge::{Block, Job, Purged},
         receipts::{Receipt, ReceiptSlot},
         record::{
             AliasRecord, EventNumber, EventRecord, Membership, RoomRecord, SigningKeyRecord,
@@ -219,6 +221,19 @@ tables! {
 
     /// The messages, names and topics of a room that have a word.
     SEARCH_WORDS = SearchWords "search_words" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, i64) => EventNumber;
+    /// Which events name a media, by its server and ID.
+    MEDIA_REFERENCES = MediaReferences "media_references":
+        (OwnedServerName, String, RoomNumber, EventNumber) => ();
+    /// Media of events that were removed or redacted, and who sent those.
+    MEDIA_TO_REMOVE = MediaToRemove "media_to_remove": (OwnedServerName, String) => UserNumber;
+    /// How far a room's history was removed.
+    ROOM_PURGES = RoomPurges "room_purges": RoomNumber => Json<Purged>;
+    /// What operators want removed.
+    PURGE_JOBS = PurgeJobs "purge_jobs" [Layout::TEXT]: String => Json<Job>;
+    /// How often users may do things for whom the operator said so.
+    RATE_OVERRIDES = RateOverrides "rate_overrides": UserNumber => Json<RateOverride>;
+    /// Rooms that nobody of this server may come into.
+    BLOCKED_ROOMS = BlockedRooms "blocked_rooms": OwnedRoomId => Json<Block>;
     /// A room's events by the time that their senders claim, in ms since the Unix epoch.
     TIMESTAMPS = Timestamps "timestamps" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64, EventNumber) => ();
     /// Words in the names of users who came into rooms.

@@ -26,8 +26,8 @@ pub(super) async fn receipt_event(
             continue;
         }
         let mut data = json!({"ts": receipt.ts});
-        if let (false, Some(data)) = (slot.thread.is_empty(), data.as_object_mut()) {
-            data.insert("thread_id".to_owned(), slot.thread.into());
+        if let (Some(thread), Some(data)) = (slot.thread_id(), data.as_object_mut()) {
+            data.insert("thread_id".to_owned(), thread.into());
         }
         let by_kind = content.entry(receipt.event_id).or_default();
         by_kind.entry(slot.kind).or_default().insert(user, data);

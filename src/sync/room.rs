@@ -63,6 +63,8 @@ impl RoomReader<'_> {
         };
         if !quiet || self.request.full_state {
             let excerpt = self.excerpt(known_since, self.until).await?;
+            let events = excerpt.stretch.events.iter().map(|(_, event)| event);
+            self.sync.receipts.note_delivery(self.session, &self.room, events, self.until);
             let members_changed = (excerpt.stretch.events.iter().chain(&excerpt.state))
                 .any(|(_, event)| event.is_state() && event.event_type == "m.room.member");
             if known_since.is_none() || self.request.full_state || members_changed {

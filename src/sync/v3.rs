@@ -107,6 +107,9 @@ impl Sync {
         if request.since.is_some_and(|token| token.position.max(token.to_device) > visible) {
             return Err(SyncError::FromTheFuture);
         }
+        if let Some(since) = request.since {
+            self.receipts.acknowledge(session, since.position).await?;
+        }
         let _there = self.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);

@@ -35,6 +35,20 @@ enum Counted {
     RegistrationFrom(IpAddr),
     UploadBy(UserNumber),
     PreviewFor(UserNumber),
+    ActOf(UserNumber, Act),
+}
+
+/// What users do in rooms.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Act {
+    /// Sending a message, state or a redaction.
+    Send,
+    /// Making a room.
+    Create,
+    /// Coming into a room, or asking to.
+    Join,
+    /// Inviting somebody.
+    Invite,
 }
 
 /// How many counters are kept; the least used ones are forgotten first.
@@ -109,6 +123,27 @@ impl Limits {
     /// Counts a preview for a user.
     pub(crate) fn preview_for(&self, user: UserNumber) -> Result<(), LimitExceeded> {
         self.take(Counted::PreviewFor(user), self.settings.preview_user)
+    }
+
+    /// Whether anything is limited.
+    pub(crate) fn are_enabled(&self) -> bool {
+        self.settings.enabled
+    }
+
+    /// Counts what a user does, by the rate of the user's own if there is one.
+    pub(crate) fn act(
+        &self,
+        user: UserNumber,
+        act: Act,
+        own: Option<Rate>,
+    ) -> Result<(), LimitExceeded> {
+        let usual = match act {
+            Act::Send => self.settings.message_user,
+            Act::Create => self.settings.room_creation_user,
+            Act::Join => self.settings.join_user,
+            Act::Invite => self.settings.invite_user,
+        };
+        self.take(Counted::ActOf(user, act), own.unwrap_or(usual))
     }
 
     /// Takes one out of a bucket that holds `burst` and gets `per_minute` new ones (GCRA).

@@ -44,6 +44,10 @@ pub(crate) struct Account {
     pub(crate) guest: bool,
     /// May use the administration API.
     pub(crate) admin: bool,
+    /// Can't be used: an administrator has said so.
+    pub(crate) locked: bool,
+    /// Can be used to read only: likewise.
+    pub(crate) suspended: bool,
 }
 
 /// A device that is logged in.

@@ -15,6 +15,7 @@ use super::{
     activity::Activities,
     masquerade::Acting,
     rows::{Device, Token, TokenKind},
+    standing::Standing,
     token::TokenUse,
 };
 use crate::{
@@ -108,6 +109,7 @@ struct Shared {
     clock: Clock,
     random: Random,
     known: Cache<[u8; 32], Arc<Known>>,
+    standings: Cache<UserNumber, Standing>,
     /// Raised by every removal, before it empties the cache: whoever has read a token before does
     /// not leave it in the cache after.
     removals: AtomicU64,
@@ -178,6 +180,7 @@ impl Sessions {
                 clock,
                 random,
                 known: Cache::new(CACHED_TOKENS),
+                standings: Cache::new(CACHED_TOKENS),
                 removals: AtomicU64::new(0),
                 removed: OnceLock::new(),
                 appservices: OnceLock::new(),
@@ -233,6 +236,11 @@ impl Sessions {
         }
         self.shared.activities.note(&known.session, caller, now, &known.noted_ms);
         Ok(known.session.clone())
+    }
+
+    /// What is known of users' standings.
+    pub(super) fn standings(&self) -> &Cache<UserNumber, Standing> {
+        &self.shared.standings
     }
 
     /// Reads a token that is not in memory; its first use ends those it replaces.

@@ -1,12 +1,13 @@
-//! What administrators may know of a user.
+//! What administrators may know of a user, and say about one.
 
 use std::collections::BTreeMap;
 
 use axum::extract::State;
 use ruma::{
-    DeviceId, MilliSecondsSinceUnixEpoch,
-    api::client::admin::get_user_info::v3::{
-        ConnectionInfo, DeviceInfo, Request, Response, SessionInfo,
+    DeviceId, MilliSecondsSinceUnixEpoch, UserId,
+    api::client::admin::{
+        get_user_info::v3::{ConnectionInfo, DeviceInfo, Request, Response, SessionInfo},
+        is_user_locked, is_user_suspended, lock_user, suspend_user,
     },
 };
 
@@ -15,7 +16,7 @@ use crate::{
         error::ApiError,
         extract::{Client, Ruma},
     },
-    users::Accounts,
+    users::{Account, Accounts},
 };
 
 /// `GET /_matrix/client/v3/admin/whois/{userId}`
@@ -52,4 +53,54 @@ pub(crate) async fn get_user_info(
     response.user_id = Some(request.user_id);
     response.devices = described;
     Ok(Ruma(response))
+}
+
+/// `GET /_matrix/client/v1/admin/lock/{userId}`
+pub(crate) async fn is_user_locked(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<is_user_locked::v1::Request>,
+) -> Result<Ruma<is_user_locked::v1::Response>, ApiError> {
+    require_own(&accounts, &request.user_id)?;
+    let standing = accounts.standing_for(session.user, &request.user_id).await?;
+    Ok(Ruma(is_user_locked::v1::Response::new(standing.locked)))
+}
+
+/// `PUT /_matrix/client/v1/admin/lock/{userId}`
+pub(crate) async fn lock_user(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<lock_user::v1::Request>,
+) -> Result<Ruma<lock_user::v1::Response>, ApiError> {
+    require_own(&accounts, &request.user_id)?;
+    let lock = |account: &mut Account| account.locked = request.locked;
+    let standing = accounts.set_standing(session.user, &request.user_id, lock).await?;
+    Ok(Ruma(lock_user::v1::Response::new(standing.locked)))
+}
+
+/// `GET /_matrix/client/v1/admin/suspend/{userId}`
+pub(crate) async fn is_user_suspended(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<is_user_suspended::v1::Request>,
+) -> Result<Ruma<is_user_suspended::v1::Response>, ApiError> {
+    require_own(&accounts, &request.user_id)?;
+    let standing = accounts.standing_for(session.user, &request.user_id).await?;
+    Ok(Ruma(is_user_suspended::v1::Response::new(standing.suspended)))
+}
+
+/// `PUT /_matrix/client/v1/admin/suspend/{userId}`
+pub(crate) async fn suspend_user(
+    State(accounts): State<Accounts>,
+    Client { session, request, .. }: Client<suspend_user::v1::Request>,
+) -> Result<Ruma<suspend_user::v1::Response>, ApiError> {
+    require_own(&accounts, &request.user_id)?;
+    let suspend = |account: &mut Account| account.suspended = request.suspended;
+    let standing = accounts.set_standing(session.user, &request.user_id, suspend).await?;
+    Ok(Ruma(suspend_user::v1::Response::new(standing.suspended)))
+}
+
+/// Spec: "The user ID does not belong to the local server."
+fn require_own(accounts: &Accounts, user: &UserId) -> Result<(), ApiError> {
+    if user.server_name() == accounts.server_name() {
+        return Ok(());
+    }
+    Err(ApiError::invalid_param("The user is not on this server"))
 }

@@ -30,7 +30,7 @@ use crate::{
 pub(crate) async fn get_capabilities(
     State(accounts): State<Accounts>,
     State(vapid): State<Vapid>,
-    Client { .. }: Client<Request>,
+    Client { session, .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     let versions = SUPPORTED_VERSIONS.into_iter();
     let mut capabilities = Capabilities::new();
@@ -45,6 +45,11 @@ pub(crate) async fn get_capabilities(
     capabilities
         .set("org.matrix.msc4174.webpush", webpush)
         .map_err(|error| ApiError::internal(&error))?;
+    // Spec: "clients SHOULD check that the user is allowed to" at this endpoint.
+    if accounts.is_admin(session.user).await? {
+        capabilities.account_moderation.lock = true;
+        capabilities.account_moderation.suspend = true;
+    }
     Ok(Ruma(Response::new(capabilities)))
 }
 

@@ -102,6 +102,7 @@ impl Exchange {
         }
         let target = pdu.state_key().and_then(|user| UserId::parse(user).ok());
         let target = target.ok_or_else(|| bad("the event invites nobody"))?;
+        self.rooms.require_unblocked(pdu.room_id()).await?;
         self.rooms.check_invite(pdu.sender(), &target).await?;
         let mut object: CanonicalJsonObject =
             serde_json::from_str(json.get()).map_err(|_| bad("this is no event"))?;

@@ -17,13 +17,16 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{super::PeerError, Exchange};
-use crate::rooms::{
-    Room, RoomError, SUPPORTED_VERSIONS,
-    ingest::{Ingested, Verdict},
-    pdu::Pdu,
-    record::Membership,
-};
 use crate::storage::StorageError;
+use crate::{
+    rooms::{
+        Room, RoomError, SUPPORTED_VERSIONS,
+        ingest::{Ingested, Verdict},
+        pdu::Pdu,
+        record::Membership,
+    },
+    users::limits::Act,
+};
 
 /// What a small answer may take.
 const SMALL: Limits = Limits { timeout: Duration::from_secs(30), max_bytes: 1 << 20 };
@@ -68,6 +71,8 @@ impl Exchange {
         reason: Option<&str>,
     ) -> Result<(), ExchangeError> {
         let mut last = ExchangeError::NoServer;
+        self.rooms.require_unblocked(room_id).await?;
+        self.rooms.allow(self.rooms.user_number(user).await?, Act::Join).await?;
         for server in self.candidates(room_id, via) {
             match self.join_through(user, room_id, &server, reason).await {
                 Ok(()) => return Ok(()),
@@ -143,6 +148,8 @@ impl Exchange {
         reason: Option<&str>,
     ) -> Result<(), ExchangeError> {
         let mut last = ExchangeError::NoServer;
+        self.rooms.require_unblocked(room_id).await?;
+        self.rooms.allow(self.rooms.user_number(user).await?, Act::Join).await?;
         for server in self.candidates(room_id, via) {
             match self.knock_through(user, room_id, &server, reason).await {
                 Ok(()) => return Ok(()),
@@ -266,6 +273,7 @@ impl Exchange {
         extra: impl IntoIterator<Item = (String, CanonicalJsonValue)>,
     ) -> Result<(), ExchangeError> {
         self.rooms.check_invite(sender, target).await?;
+        self.rooms.allow(self.rooms.user_number(sender).await?, Act::Invite).await?;
         let number = self.rooms.user_number(target).await?;
         let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
         content.extend(extra);

@@ -4,7 +4,7 @@ use ruma::{EventId, OwnedTransactionId};
 
 use super::*;
 use crate::{
-    config::{self, Config},
+    config,
     rooms::{Around, Field, Found, Order, SearchRequest},
     storage::schema::SEARCH_WORDS,
 };
@@ -199,10 +199,7 @@ async fn what_is_around_a_result_comes_with_it() {
 
 #[tokio::test]
 async fn what_was_there_before_the_index_gets_into_it_and_leaves_with_it() {
-    let without = |enabled| {
-        let search = config::Search { enabled };
-        Settings::from(&Config { search, ..Config::default() })
-    };
+    let without = |enabled| Settings { search: config::Search { enabled }, ..Settings::default() };
     let db = Db::in_memory().await;
     let sim = Sim::with(db.clone(), without(false)).await;
     let alice = sim.user("alice").await;

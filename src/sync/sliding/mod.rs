@@ -129,6 +129,13 @@ impl Sliding {
         let key = (session.user, session.device_id.clone(), request.body.conn_id.clone());
         let state = self.connections.state(&key, request.pos.as_deref())?;
         self.note_delivered(session, request).await?;
+        if request.pos.is_some() {
+            self.sync
+                .receipts
+                .acknowledge(session, state.position)
+                .await
+                .map_err(SyncError::from)?;
+        }
         let _there = self.sync.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.sync.db.wait_for(session.user);

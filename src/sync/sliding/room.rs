@@ -204,6 +204,7 @@ impl Reader<'_> {
             self.add_senders(&room, &timeline, &mut state, &mut members).await?;
         }
         response.required_state = self.show(&room, &visibility, &state).await?;
+        self.sync.receipts.note_delivery(self.session, &room, &timeline, self.until);
         response.timeline = self.show(&room, &visibility, &timeline).await?;
         let sent = SentRoom {
             membership: Membership::Join,
@@ -247,6 +248,7 @@ impl Reader<'_> {
             response.limited = stretch.limited;
             response.prev_batch = stretch.start.map(|start| start.to_string());
             response.num_live = Some(self.live(&timeline));
+            self.sync.receipts.note_delivery(self.session, &room, &timeline, self.until);
             response.timeline = self.show(&room, &visibility, &timeline).await?;
         }
         Ok(Some((room.id.clone(), response)))

@@ -71,6 +71,17 @@ async fn a_reader_goes_back_to_the_create_event_and_sees_each_event_once() {
         assert!((1..=3).contains(&asked), "{asked}");
         assert_eq!(pages(&a, &alice, &room, limit).await, at_b);
         assert_eq!(network.count(b_name, backfill), asked);
+        // What is around the oldest message is told with the state it was sent in.
+        let oldest = &at_b[at_b.len() - 20];
+        let path = format!("/v3/rooms/{room}/context/{oldest}?limit=0");
+        let (_, there) = a.get(&path, Some(&alice)).await;
+        let (_, here) = b.get(&path, Some(&bob)).await;
+        let state = |context: &Value| {
+            let events = context["state"].as_array().unwrap().iter();
+            events.map(|event| event["event_id"].clone()).collect::<std::collections::HashSet<_>>()
+        };
+        assert!(!state(&there).is_empty());
+        assert_eq!(state(&there), state(&here));
         let there = a.server.rooms().room(&room_id(&room)).await.unwrap();
         let findings = a.server.rooms().check_room(&there).await.unwrap();
         assert_eq!(findings.problems, Vec::<String>::new());

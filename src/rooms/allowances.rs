@@ -1,0 +1,97 @@
+//! How often users may send, make rooms, come in and invite; for some as the operator says.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rooms, error::RoomError, room::Room};
+use crate::{
+    config::Rate,
+    storage::{Batch, Json, intern::UserNumber, schema::RATE_OVERRIDES},
+    users::{limits::Act, session::Session},
+};
+
+/// What the operator lets one user do, instead of what holds for all.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct RateOverride {
+    /// How often, in the long run. 0: as often as they like.
+    pub(crate) messages_per_second: u32,
+    /// How often in a row. 0: as the other says.
+    pub(crate) burst_count: u32,
+}
+
+impl RateOverride {
+    /// The same as a rate; none if there is no limit.
+    fn rate(self) -> Option<Rate> {
+        let per_minute = self.messages_per_second.saturating_mul(60);
+        let burst = self.burst_count.max(self.messages_per_second).max(1);
+        (self.messages_per_second > 0).then_some(Rate { burst, per_minute })
+    }
+}
+
+impl Rooms {
+    /// Counts what a user does, unless the application service that does it is not limited.
+    ///
+    /// # Errors
+    /// [`RoomError::Limit`] if that is too often.
+    pub(crate) async fn allow(&self, session: &Session, act: Act) -> Result<(), RoomError> {
+        let limits = &self.shared.limits;
+        let Some(user) = session.limited_as().filter(|_| limits.are_enabled()) else {
+            return Ok(());
+        };
+        match self.rate_override(user).await? {
+            None => Ok(limits.act(user, act, None)?),
+            Some(own) => match own.rate() {
+                Some(rate) => Ok(limits.act(user, act, Some(rate))?),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// What the operator lets a user do; none if nothing was said.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn rate_override(
+        &self,
+        user: UserNumber,
+    ) -> Result<Option<RateOverride>, RoomError> {
+        let known = &self.shared.rate_overrides;
+        if let Some(known) = known.get(&user) {
+            return Ok(known);
+        }
+        let stored = RATE_OVERRIDES.get(self.db(), &user).await?.map(|Json(own)| own);
+        // What was set in the meantime is newer.
+        Ok(known.entry(user).or_insert(stored).into_value())
+    }
+
+    /// Sets that, or takes it back.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn set_rate_override(
+        &self,
+        user: UserNumber,
+        own: Option<RateOverride>,
+    ) -> Result<(), RoomError> {
+        let mut batch = Batch::new();
+        match own {
+            Some(own) => RATE_OVERRIDES.put(&mut batch, &user, &Json(own)),
+            None => RATE_OVERRIDES.delete(&mut batch, &user),
+        }
+        self.db().commit(batch).await?;
+        self.shared.rate_overrides.insert(user, own);
+        Ok(())
+    }
+
+    /// Whether one more may come into a room.
+    ///
+    /// # Errors
+    /// [`RoomError::Full`].
+    pub(super) fn require_place(&self, room: &Room) -> Result<(), RoomError> {
+        let Some(most) = self.settings().max_members else { return Ok(()) };
+        if room.member_count() >= most {
+            return Err(RoomError::Full { room: room.id.clone() });
+        }
+        Ok(())
+    }
+}
