@@ -31,6 +31,7 @@ async fn synapse_federates_and_either_server_catches_up_after_an_absence() {
         .with("server_name", myelin_name.as_str())
         .with("outgoing.ca_certificates", vec![authority.file().display().to_string()])
         .with("outgoing.allow_private_addresses", true)
+        .with("presence.enabled", true)
         .with_listener("{ address = \"127.0.0.1:0\" }")
         .with_listener(&format!("{{ address = \"127.0.0.1:{myelin_port}\", tls = {tls} }}"));
     let myelin = Server::start(&config);
