@@ -49,17 +49,17 @@ async fn synapse_federates_and_either_server_catches_up_after_an_absence() {
         "start myelin",
         "stop synapse",
         "start synapse",
-        "stop synapse",
-        "stop myelin",
-        "start synapse",
-        "start myelin",
+        "stop synapse again",
+        "stop myelin again",
+        "start synapse again",
+        "start myelin again",
     ] {
         let line = format!("please {request}\n");
         if let Err(output) = client.wait_for(PATIENCE, |output| output.find(&line)) {
             let log = running.as_ref().map(Process::output).unwrap_or_default();
             panic!("the client did not get as far as \"please {request}\":\n{log}\n{output}");
         }
-        match request {
+        match request.trim_end_matches(" again") {
             "stop myelin" => myelin.kill(),
             "start myelin" => myelin.start_again(),
             "stop synapse" => running = None,
