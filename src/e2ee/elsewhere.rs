@@ -121,12 +121,14 @@ impl Keys {
         for one in users {
             // Only of whom this server hears from then on is kept.
             let keepable = match one.user {
-                Some(user) if rest.len() + answer.kept.len() < FETCHED_AT_ONCE => {
-                    self.is_shared(user).await?.then_some(user)
-                }
-                _ => None,
+                Some(user) => self.is_shared(user).await?.then_some(user),
+                None => None,
             };
             match keepable {
+                Some(user) if rest.len() + answer.kept.len() >= FETCHED_AT_ONCE => {
+                    self.want_list(one.user_id, user).await?;
+                    rest.push(one);
+                }
                 Some(user) => match self.fetch_list(one.user_id, user).await? {
                     Fetched::Kept => answer.kept.push((user, one.user_id, one.devices)),
                     Fetched::Unreachable if one.stale => {
@@ -141,13 +143,6 @@ impl Keys {
         }
         if rest.is_empty() {
             return Ok(answer);
-        }
-        for user in rest.iter().skip(FETCHED_AT_ONCE) {
-            if let Some(number) = user.user
-                && self.is_shared(number).await?
-            {
-                self.want_list(user.user_id, number).await?;
-            }
         }
         let question = rest.iter().map(|one| (one.user_id.clone(), one.devices.to_vec())).collect();
         match remote.query(&answer.server, question).await {

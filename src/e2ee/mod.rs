@@ -10,6 +10,7 @@ mod claim;
 mod counts;
 mod cross_signing;
 mod dehydrated;
+mod departures;
 mod device_keys;
 mod elsewhere;
 mod error;

@@ -17,6 +17,8 @@ const SERVERS_AT_ONCE: usize = 8;
 const STEP: usize = 50;
 /// After this time servers that could not be asked are asked again, if it is their time.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How long after a wake-up more of them are waited for.
+const TOGETHER: Duration = Duration::from_millis(300);
 
 impl Keys {
     /// Fetches lists that are not complete, and forgets those nobody needs, until the server stops.
@@ -36,6 +38,8 @@ impl Keys {
                 () = waiter.woken() => {}
                 () = tokio::time::sleep(AGAIN) => {}
             }
+            // Whoever wants to know does not wait for this: what comes together is done together.
+            tokio::time::sleep(TOGETHER).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! How often users may send, make rooms, come in and invite; for some as the operator says.
 
+use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
 use super::{Rooms, error::RoomError, room::Room};
@@ -34,10 +35,30 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::Limit`] if that is too often.
     pub(crate) async fn allow(&self, session: &Session, act: Act) -> Result<(), RoomError> {
-        let limits = &self.shared.limits;
-        let Some(user) = session.limited_as().filter(|_| limits.are_enabled()) else {
+        match session.limited_as() {
+            Some(user) => self.count(user, act).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for a user of this server of whom only the ID is known.
+    ///
+    /// # Errors
+    /// [`RoomError::Limit`] if that is too often.
+    pub(crate) async fn allow_user(&self, user_id: &UserId, act: Act) -> Result<(), RoomError> {
+        if let Some(registry) = self.appservices()
+            && registry.owner_of_user(user_id).is_some_and(|owner| !owner.is_limited(user_id))
+        {
             return Ok(());
-        };
+        }
+        self.count(self.user_number(user_id).await?, act).await
+    }
+
+    async fn count(&self, user: UserNumber, act: Act) -> Result<(), RoomError> {
+        let limits = &self.shared.limits;
+        if !limits.are_enabled() {
+            return Ok(());
+        }
         match self.rate_override(user).await? {
             None => Ok(limits.act(user, act, None)?),
             Some(own) => match own.rate() {

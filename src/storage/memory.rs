@@ -29,6 +29,8 @@ pub(super) struct MemoryEngine {
     reads: Arc<AtomicU64>,
     counters: Arc<Counters>,
     wakes: Arc<Wakes>,
+    /// Changes of this table fail.
+    failing: Arc<Mutex<Option<TableId>>>,
 }
 
 /// The tables as they were.
@@ -55,6 +57,12 @@ impl MemoryEngine {
         self.reads.load(Ordering::Relaxed)
     }
 
+    /// Has changes of this table fail from now on, or none.
+    #[cfg(test)]
+    pub(super) fn fail(&self, table: Option<TableId>) {
+        *self.failing.lock() = table;
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -64,6 +72,11 @@ impl MemoryEngine {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StorageError> {
+        let failing = *self.failing.lock();
+        if failing.is_some_and(|table| batch.writes.iter().any(|row| row.table == table)) {
+            let source = std::io::Error::other("the disk of this test is broken");
+            return Err(StorageError::Engine { source: Arc::new(source) });
+        }
         let mut tables = self.tables.lock();
         for row in batch.preconditions.iter() {
             let present = tables.get(&row.table).and_then(|table| table.get(row.key));

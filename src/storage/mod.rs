@@ -171,6 +171,14 @@ impl Db {
         }
     }
 
+    /// Has changes of this table fail from now on, or none.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, table: Option<TableId>) {
+        if let Engine::Memory(engine) = &self.shared.engine {
+            engine.fail(table);
+        }
+    }
+
     /// How many reads there were so far, each of them a round trip for an engine across a network:
     /// tests hold hot paths to a budget. Counted by the memory engine only.
     #[cfg(test)]

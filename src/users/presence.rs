@@ -5,6 +5,10 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#presence>
 
+mod elsewhere;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, OnceLock},
@@ -12,9 +16,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedDeviceId, OwnedServerName, ServerName, presence::PresenceState};
+use ruma::{OwnedDeviceId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
+
+pub(crate) use elsewhere::RemoteStatus;
 
 use super::session::Session;
 use crate::{
@@ -26,7 +32,7 @@ use crate::{
     storage::{
         Batch, Db, Json, Range, Read, StorageError,
         intern::{RoomNumber, UserNumber},
-        schema::{LAST_SEEN, ROOM_MEMBERS, ROOM_SERVERS},
+        schema::{LAST_SEEN, ROOM_MEMBERS},
     },
 };
 
@@ -38,8 +44,6 @@ const IDLE_AFTER_MS: u64 = 5 * 60_000;
 const ACTIVE_MS: u64 = 60_000;
 /// What another server said of somebody holds for this time if it says nothing more.
 const REMOTE_FOR_MS: u64 = 30 * 60_000;
-/// Other servers are told of somebody who is there at least this often.
-const REMINDED_MS: u64 = 20 * 60_000;
 /// The longest status message; a longer one is refused.
 const MAX_STATUS_BYTES: usize = 1_024;
 
@@ -93,19 +97,6 @@ pub(crate) struct LastSeen {
     pub(crate) active_ms: u64,
     /// The status message.
     pub(crate) message: Option<String>,
-}
-
-/// What another server says of one of its users.
-#[derive(Clone, Debug)]
-pub(crate) struct RemoteStatus {
-    /// How much they are there.
-    pub(crate) level: Level,
-    /// Whether they did something just now.
-    pub(crate) currently_active: bool,
-    /// What they say of themselves.
-    pub(crate) message: Option<String>,
-    /// How long ago they were active.
-    pub(crate) active_ago_ms: u64,
 }
 
 /// Called with the users of this server whom others are to be told of.
@@ -247,92 +238,6 @@ impl Presence {
     pub(crate) fn new(db: Db, clock: Clock, settings: config::Presence) -> Self {
         let (told, known) = (OnceLock::new(), Mutex::default());
         Self { shared: Arc::new(Shared { db, clock, settings, told, known }) }
-    }
-
-    /// Has `told` tell other servers. Set once, when the server is put together.
-    pub(crate) fn when_told(&self, told: Told) {
-        self.shared.told.get_or_init(|| told);
-    }
-
-    /// Notes what another server says of its user, who shares a room with somebody here.
-    ///
-    /// # Errors
-    /// [`StorageError`] if the database fails.
-    pub(crate) async fn heard(
-        &self,
-        user: UserNumber,
-        status: RemoteStatus,
-    ) -> Result<(), StorageError> {
-        let settings = &self.shared.settings;
-        let is_wanted = settings.enabled && settings.federate;
-        if !is_wanted || !self.is_near(user).await? {
-            return Ok(());
-        }
-        let now = self.shared.clock.now_ms();
-        let mut known = self.shared.known.lock();
-        let person = known.people.entry(user).or_default();
-        person.remote = Some((status.level, status.currently_active, now));
-        person.active_ms = now.saturating_sub(status.active_ago_ms).max(1);
-        let message = status.message.filter(|message| !message.is_empty());
-        person.message = message.filter(|message| message.len() <= MAX_STATUS_BYTES);
-        Ok(())
-    }
-
-    /// Whether somebody of this server is in a room with the user that is not too large.
-    async fn is_near(&self, user: UserNumber) -> Result<bool, StorageError> {
-        let db = &self.shared.db;
-        for room in joined_rooms(db, user).await? {
-            if self.members(db, room).await?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The other servers in rooms of a user of this one that are not too large.
-    ///
-    /// # Errors
-    /// [`StorageError`] if the database fails.
-    pub(crate) async fn servers(
-        &self,
-        user: UserNumber,
-        own: &ServerName,
-    ) -> Result<BTreeSet<OwnedServerName>, StorageError> {
-        let db = &self.shared.db;
-        let mut found = BTreeSet::new();
-        for room in joined_rooms(db, user).await? {
-            let servers = ROOM_SERVERS.scan(db, &Range::prefix(&(room,)), usize::MAX).await?;
-            if servers.len() > 1 && self.members(db, room).await?.is_some() {
-                found.extend(servers.into_iter().map(|((_, server), _)| server));
-            }
-        }
-        found.remove(own);
-        Ok(found)
-    }
-
-    /// Tells other servers of these users, and of those who are there and whom they were not told
-    /// of for long.
-    fn tell_others(&self, mut changed: BTreeSet<UserNumber>) {
-        let Some(told) = self.shared.told.get().filter(|_| self.shared.settings.federate) else {
-            return;
-        };
-        let now = self.shared.clock.now_ms();
-        let mut known = self.shared.known.lock();
-        changed.extend(known.people.iter().filter_map(|(user, person)| {
-            let is_due = now.saturating_sub(person.reminded_ms) > REMINDED_MS;
-            (is_due && person.told.level != Level::Offline).then_some(*user)
-        }));
-        changed.retain(|user| {
-            let person = known.people.get_mut(user).filter(|person| person.remote.is_none());
-            person.is_some_and(|person| {
-                person.reminded_ms = now;
-                true
-            })
-        });
-        drop(known);
-        if !changed.is_empty() {
-            told(changed.into_iter().collect());
-        }
     }
 
     /// Tells others what changed, again and again, until the server stops.
@@ -575,104 +480,5 @@ impl Presence {
         if let Some(person) = self.shared.known.lock().people.get_mut(&user) {
             person.devices.remove(device_id);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ruma::user_id;
-
-    use super::*;
-
-    async fn world() -> (Presence, Clock, Session) {
-        let (db, clock) = (Db::in_memory().await, Clock::manual(1_000_000_000));
-        let user_id = user_id!("@alice:localhost").to_owned();
-        let user = db.users().intern(&db, &*user_id).await.unwrap();
-        let session =
-            Session { user_id, user, device_id: "PHONE".into(), guest: false, appservice: None };
-        (Presence::new(db, clock.clone(), config::Presence::default()), clock, session)
-    }
-
-    fn on(session: &Session, device: &str) -> Session {
-        Session { device_id: device.into(), ..session.clone() }
-    }
-
-    fn level(presence: &Presence, session: &Session) -> Level {
-        presence.status(session.user).map_or(Level::Offline, |(status, _)| status.level)
-    }
-
-    #[tokio::test]
-    async fn a_device_is_there_while_it_waits_and_a_little_longer() {
-        let (presence, clock, alice) = world().await;
-        let waiting = presence.syncing(&alice, Level::Online);
-        clock.advance(Duration::from_mins(2));
-        assert_eq!(level(&presence, &alice), Level::Online);
-        assert!(!presence.status(alice.user).unwrap().0.currently_active);
-        clock.advance(Duration::from_mins(4));
-        assert_eq!(level(&presence, &alice), Level::Unavailable, "nothing for five minutes");
-        drop(waiting);
-        clock.advance(Duration::from_secs(29));
-        assert_eq!(level(&presence, &alice), Level::Unavailable);
-        clock.advance(Duration::from_secs(2));
-        assert_eq!(level(&presence, &alice), Level::Offline);
-    }
-
-    #[tokio::test]
-    async fn of_several_devices_the_one_that_is_there_most_counts() {
-        let (presence, _, alice) = world().await;
-        let laptop = on(&alice, "LAPTOP");
-        let _phone = presence.syncing(&alice, Level::Unavailable);
-        assert_eq!(level(&presence, &alice), Level::Unavailable);
-        let online = presence.syncing(&laptop, Level::Online);
-        assert_eq!(level(&presence, &alice), Level::Online);
-        drop(online);
-        presence.forget(alice.user, &laptop.device_id);
-        assert_eq!(level(&presence, &alice), Level::Unavailable);
-    }
-
-    #[tokio::test]
-    async fn a_sync_in_the_background_is_no_sign_of_anybody() {
-        let (presence, _, alice) = world().await;
-        assert!(presence.syncing(&alice, Level::Offline).is_none());
-        assert!(presence.status(alice.user).is_none());
-    }
-
-    #[tokio::test]
-    async fn changes_are_told_together_and_the_last_one_counts() {
-        let (presence, clock, alice) = world().await;
-        let db = presence.shared.db.clone();
-        let before = db.visible_position();
-        presence.set(&alice, &alice.user_id, &PresenceState::Online, Some("tea".into())).unwrap();
-        assert!(presence.changed(Some(before), db.visible_position()).is_empty(), "not yet told");
-        presence.tell().await.unwrap();
-        let first = db.visible_position();
-        assert_eq!(presence.changed(Some(before), first), [alice.user]);
-        presence.tell().await.unwrap();
-        assert_eq!(db.visible_position(), first, "nothing changed");
-        clock.advance(Duration::from_mins(1));
-        presence.tell().await.unwrap();
-        let second = db.visible_position();
-        assert_eq!(presence.changed(Some(before), first), [], "it moved on");
-        assert_eq!(presence.changed(Some(first), second), [alice.user]);
-        assert_eq!(presence.changed(None, second), [], "nobody is there");
-        // After a restart it is known when she was last here.
-        let again = Presence::new(db, clock, config::Presence::default());
-        let (status, ago) = again.of(&alice, &alice.user_id).await.unwrap();
-        assert_eq!((status.level, status.message.as_deref()), (Level::Offline, Some("tea")));
-        assert_eq!(ago, Some(60_000));
-    }
-
-    #[tokio::test]
-    async fn nonsense_and_the_presence_of_others_are_refused() {
-        let (presence, _, alice) = world().await;
-        let bob = user_id!("@bob:localhost");
-        let set = |of, state: &str, message: Option<String>| {
-            presence.set(&alice, of, &PresenceState::from(state), message)
-        };
-        assert!(matches!(set(bob, "online", None), Err(PresenceError::NotOwn)));
-        assert!(matches!(set(&alice.user_id, "rubbish", None), Err(PresenceError::UnknownState)));
-        let long = Some("x".repeat(2_000));
-        assert!(matches!(set(&alice.user_id, "online", long), Err(PresenceError::TooLong)));
-        assert!(matches!(presence.of(&alice, bob).await, Err(PresenceError::NotVisible)));
     }
 }

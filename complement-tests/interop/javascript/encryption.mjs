@@ -1,5 +1,5 @@
 // Two users of matrix-js-sdk talk in an encrypted room through the homeserver at HOMESERVER_URL, which
-// is killed meanwhile. Then one of them reads it all on a new device, from the key backup.
+// is killed meanwhile; the second one through that at OTHER_HOMESERVER_URL, if there is one. Then one of them reads it all on a new device, from the key backup.
 //
 // The test that starts this script controls the server: `ask("kill")` and `ask("start")` print a
 // request and wait until it is answered on standard input.
@@ -14,7 +14,8 @@ const modules = process.env.INTEROP_NODE_MODULES;
 const sdk = await import(pathToFileURL(`${modules}/matrix-js-sdk/lib/index.js`));
 const { ClientEvent, MatrixEventEvent, RoomEvent, RoomMemberEvent, SyncState } = sdk;
 
-const baseUrl = process.env.HOMESERVER_URL;
+const homeUrl = process.env.HOMESERVER_URL;
+const otherUrl = process.env.OTHER_HOMESERVER_URL ?? homeUrl;
 const LIMIT_MS = 170_000;
 const PASSWORD = "a good password";
 const nothing = () => {};
@@ -32,28 +33,30 @@ class Device {
     read = new Map();
     #waiting = [];
 
-    static async register(name) {
+    static async register(name, baseUrl) {
         const anonymous = sdk.createClient({ baseUrl, logger: quiet });
         const username = `${name}-${randomBytes(4).toString("hex")}`;
         const request = { username, password: PASSWORD };
         const challenge = await anonymous.registerRequest(request).catch((error) => error);
         assert.equal(challenge.httpStatus, 401);
         request.auth = { type: "m.login.dummy", session: challenge.data.session };
-        return await new Device().#start(username, await anonymous.registerRequest(request));
+        return await new Device().#start(username, baseUrl, await anonymous.registerRequest(request));
     }
 
     /** The same user on another device. */
     async again() {
+        const { baseUrl } = this;
         const anonymous = sdk.createClient({ baseUrl, logger: quiet });
         const identifier = { type: "m.id.user", user: this.userId };
         const request = { type: "m.login.password", identifier, password: PASSWORD };
         const device = new Device();
         device.recoveryKey = this.recoveryKey;
-        return await device.#start(`${this.name} again`, await anonymous.loginRequest(request));
+        return await device.#start(`${this.name} again`, baseUrl, await anonymous.loginRequest(request));
     }
 
-    async #start(name, answer) {
+    async #start(name, baseUrl, answer) {
         this.name = name;
+        this.baseUrl = baseUrl;
         this.userId = answer.user_id;
         this.client = sdk.createClient({
             baseUrl,
@@ -108,8 +111,8 @@ class Device {
 }
 
 async function converse() {
-    const alice = await Device.register("alice");
-    const bob = await Device.register("bob");
+    const alice = await Device.register("alice", homeUrl);
+    const bob = await Device.register("bob", otherUrl);
     const crypto = alice.client.getCrypto();
 
     // An identity, a place for its secrets, and a backup of the keys to come.
@@ -167,7 +170,7 @@ async function converse() {
         await sleep(100);
         // Asked directly: the client remembers what it was told once.
         const headers = { Authorization: `Bearer ${alice.client.getAccessToken()}` };
-        const answer = await fetch(`${baseUrl}/_matrix/client/v3/room_keys/version`, { headers });
+        const answer = await fetch(`${alice.baseUrl}/_matrix/client/v3/room_keys/version`, { headers });
         ({ count } = await answer.json());
     } while (count < 3);
     console.log(`the backup has ${count} keys`);

@@ -9,11 +9,13 @@ import json
 import os
 import secrets
 import ssl
+import struct
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 
 LIMIT_SECONDS = 30
 TRUST = ssl.create_default_context(cafile=os.environ["CA_FILE"])
@@ -42,6 +44,9 @@ class Person:
         self.invites = set()
         self.events = {}
         self.memberships = {}
+        self.typing = {}
+        self.receipts = set()
+        self.presence = {}
         account = self.post(
             quoted("register"),
             username=f"{name}-{secrets.token_hex(4)}",
@@ -54,15 +59,19 @@ class Person:
         return self.user_id
 
     def request(self, method, path, body=None, **query):
-        url = f"{self.url}/_matrix/client/v3{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, method=method)
-        request.add_header("Content-Type", "application/json")
+        url = f"/_matrix/client/v3{path}?{urllib.parse.urlencode(query)}"
+        return json.loads(self.fetch(method, url, data, "application/json"))
+
+    def fetch(self, method, path, data=None, content_type=None):
+        request = urllib.request.Request(self.url + path, data, method=method)
+        if content_type:
+            request.add_header("Content-Type", content_type)
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
         try:
             with urllib.request.urlopen(request, context=TRUST, timeout=LIMIT_SECONDS) as answer:
-                return json.load(answer)
+                return answer.read()
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{self}: {method} {path}: {error.code} {error.read()}") from None
 
@@ -83,12 +92,26 @@ class Person:
         self.since = answer["next_batch"]
         rooms = answer.get("rooms", {})
         self.invites |= rooms.get("invite", {}).keys()
+        for event in answer.get("presence", {}).get("events", []):
+            self.presence[event["sender"]] = event["content"]
+        for room_id, room in rooms.get("join", {}).items():
+            for event in room.get("ephemeral", {}).get("events", []):
+                self.saw_ephemeral(room_id, event)
         for room_id, room in [*rooms.get("join", {}).items(), *rooms.get("leave", {}).items()]:
             for event in [*room["state"]["events"], *room["timeline"]["events"]]:
                 self.events.setdefault(room_id, {})[event["event_id"]] = event
                 if event["type"] == "m.room.member":
                     membership = event["content"]["membership"]
                     self.memberships[room_id, event["state_key"]] = membership
+
+    def saw_ephemeral(self, room_id, event):
+        content = event["content"]
+        if event["type"] == "m.typing":
+            self.typing[room_id] = content["user_ids"]
+        elif event["type"] == "m.receipt":
+            for event_id, kinds in content.items():
+                for user_id, receipt in kinds.get("m.read", {}).items():
+                    self.receipts.add((user_id, event_id, receipt.get("thread_id")))
 
     def until(self, what, is_so):
         end = time.monotonic() + LIMIT_SECONDS
@@ -227,6 +250,198 @@ def restricted_room(version, host, guest):
     talk(room_id, host, guest)
 
 
+def signs_of_life(room_id, host, guest):
+    """Typing, receipts with and without thread, presence."""
+    for actor, witness in [(host, guest), (guest, host)]:
+        typing = quoted("rooms", room_id, "typing", actor.user_id)
+        actor.put(typing, typing=True, timeout=30_000)
+        witness.until("saw typing", lambda: actor.user_id in witness.typing.get(room_id, []))
+        actor.put(typing, typing=False)
+        witness.until(
+            "saw the end of typing", lambda: actor.user_id not in witness.typing.get(room_id, [])
+        )
+        said = witness.say(room_id, "have you read this?")
+        actor.hears(room_id, said)
+        receipt = quoted("rooms", room_id, "receipt", "m.read", said)
+        for thread in [None, "main"]:
+            actor.post(receipt, **({"thread_id": thread} if thread else {}))
+            witness.until(
+                f"saw the receipt in {thread}",
+                lambda: (actor.user_id, said, thread) in witness.receipts,
+            )
+        status = quoted("presence", actor.user_id, "status")
+        actor.put(status, presence="online", status_msg="cooking")
+        witness.until(
+            "saw who is there",
+            lambda: witness.presence.get(actor.user_id, {}).get("status_msg") == "cooking",
+        )
+
+
+def edits_and_threads(room_id, host, guest):
+    for author, reader in [(host, guest), (guest, host)]:
+        said = author.say(room_id, "carrots")
+        new = {"msgtype": "m.text", "body": "soup"}
+        edit = author.send(
+            room_id,
+            "m.room.message",
+            msgtype="m.text",
+            body="* soup",
+            **{"m.new_content": new, "m.relates_to": {"rel_type": "m.replace", "event_id": said}},
+        )
+        answer = author.send(
+            room_id,
+            "m.room.message",
+            msgtype="m.text",
+            body="which one?",
+            **{"m.relates_to": {"rel_type": "m.thread", "event_id": said}},
+        )
+        reader.hears(room_id, edit)
+        reader.hears(room_id, answer)
+        relations = reader.get(quoted("rooms", room_id, "event", said))["unsigned"]["m.relations"]
+        assert relations["m.thread"]["latest_event"]["event_id"] == answer, relations
+        assert relations["m.replace"]["event_id"] == edit, relations
+
+
+def picture():
+    """A PNG of 64 times 64 pixels, one colour."""
+
+    def chunk(kind, data):
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    rows = (b"\0" + b"\xc0\x40\x20" * 64) * 64
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def media(host, guest):
+    """What one uploads the other one sees, large and small."""
+    data = picture()
+    uri = json.loads(host.fetch("POST", "/_matrix/media/v3/upload", data, "image/png"))
+    place = quoted(*uri["content_uri"].removeprefix("mxc://").split("/"))
+    below = "/_matrix/client/v1/media"
+    assert guest.fetch("GET", f"{below}/download{place}") == data
+    small = guest.fetch("GET", f"{below}/thumbnail{place}?width=32&height=32&method=scale")
+    assert 0 < len(small) and small[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0", b"RIFF"), small[:16]
+
+
+def before_the_join(host, guest):
+    """Who comes later reads what was said before."""
+    room_id = host.create("11", "public_chat")
+    said = [host.say(room_id, f"before {number}") for number in range(30)]
+    guest.join(room_id, host)
+    missing, start = set(said), None
+    end = time.monotonic() + LIMIT_SECONDS
+    while missing:
+        assert time.monotonic() < end, f"{guest} never read {missing}"
+        query = {"dir": "b", "limit": 20, **({"from": start} if start else {})}
+        page = guest.get(quoted("rooms", room_id, "messages"), **query)
+        missing -= {event["event_id"] for event in page["chunk"]}
+        # At what one server takes for the beginning the other may not have answered yet.
+        start = page.get("end")
+
+
+def directory_and_space(host, guest):
+    """The host's server lists a room, and tells what is in a space."""
+    name = f"Kitchen {secrets.token_hex(4)}"
+    room_id = host.create("11", "public_chat", name=name)
+    host.put(quoted("directory", "list", "room", room_id), visibility="public")
+    found = guest.request(
+        "POST",
+        quoted("publicRooms"),
+        {"filter": {"generic_search_term": name}},
+        server=host.server_name,
+    )
+    assert [room["room_id"] for room in found["chunk"]] == [room_id], found
+    space = host.create("11", "public_chat", creation_content={"type": "m.space"})
+    child = quoted("rooms", space, "state", "m.space.child", room_id)
+    host.put(child, via=[host.server_name])
+    guest.join(space, host)
+    path = "/_matrix/client/v1" + quoted("rooms", space, "hierarchy")
+    seen = [room["room_id"] for room in json.loads(guest.fetch("GET", path))["rooms"]]
+    assert seen == [space, room_id], seen
+
+
+def upgrade(host, guest):
+    """The room goes on in a new one, which the guest enters."""
+    room_id = host.create("10", "public_chat", name="Old kitchen")
+    guest.join(room_id, host)
+    host.sees(room_id, guest, "join")
+    new = host.post(quoted("rooms", room_id, "upgrade"), new_version="11")["replacement_room"]
+
+    def is_closed():
+        events = guest.events.get(room_id, {}).values()
+        return any(
+            event["type"] == "m.room.tombstone" and event["content"]["replacement_room"] == new
+            for event in events
+        )
+
+    guest.until("saw where the room goes on", is_closed)
+    guest.join(new, host)
+    talk(new, host, guest)
+
+
+def state_of(person, room_id):
+    events = person.get(quoted("rooms", room_id, "state"))
+    return {(event["type"], event["state_key"]): event["event_id"] for event in events}
+
+
+def conflict(alice, bob):
+    """Each server is away while the other one changes the same state; then both agree."""
+    room_id = alice.create("11", "public_chat", name="Kitchen")
+    bob.join(room_id, alice)
+    alice.sees(room_id, bob, "join")
+    levels = alice.get(quoted("rooms", room_id, "state", "m.room.power_levels", ""))
+    levels["users"][bob.user_id] = 100
+    power = quoted("rooms", room_id, "state", "m.room.power_levels", "")
+    alice.put(power, **levels)
+    bob.until(
+        "may change the room",
+        lambda: bob.get(power)["users"].get(bob.user_id) == 100,
+    )
+    talk(room_id, alice, bob)
+    name = quoted("rooms", room_id, "state", "m.room.name", "")
+    ask("stop synapse again")
+    bob.put(power, **{**levels, "events_default": 10})
+    bob.put(name, name="Bob's kitchen")
+    alone = bob.say(room_id, "said alone on one side")
+    ask("stop myelin again")
+    ask("start synapse again")
+    alice.put(power, **{**levels, "state_default": 60})
+    alice.put(name, name="Alice's kitchen")
+    also_alone = alice.say(room_id, "said alone on the other side")
+    ask("start myelin again")
+    # One event from each heals.
+    for person in [alice, bob]:
+        person.say(room_id, "together again")
+    alice.hears(room_id, alone)
+    bob.hears(room_id, also_alone)
+    talk(room_id, alice, bob)
+    end = time.monotonic() + LIMIT_SECONDS
+    while (ours := state_of(bob, room_id)) != (theirs := state_of(alice, room_id)):
+        assert time.monotonic() < end, (ours, theirs)
+        time.sleep(0.2)
+
+
+def once(host, guest):
+    """What does not depend on the room version."""
+    room_id = host.create("11", "public_chat")
+    guest.join(room_id, host)
+    host.sees(room_id, guest, "join")
+    guest.sees(room_id, host, "join")
+    yield "signs_of_life", lambda: signs_of_life(room_id, host, guest)
+    yield "edits_and_threads", lambda: edits_and_threads(room_id, host, guest)
+    for scene in [media, before_the_join, directory_and_space, upgrade]:
+        yield scene.__name__, lambda: scene(host, guest)
+
+
+def timed(where, scene):
+    begin = time.monotonic()
+    print(where, flush=True)
+    scene()
+    print(f"{where}: {time.monotonic() - begin:.1f} s", flush=True)
+
+
 def absence(server, host, guest):
     """What was said while the guest's server was away reaches it when it is back."""
     room_id = host.create("12", "public_chat")
@@ -253,13 +468,14 @@ def converse():
             scenes.append(restricted_room)
         for host, guest in [(alice, bob), (bob, alice)]:
             for scene in scenes:
-                begin = time.monotonic()
                 where = f"version {version}, {scene.__name__}, host {host}"
-                print(f"{where}", flush=True)
-                scene(version, host, guest)
-                print(f"{where}: {time.monotonic() - begin:.1f} s", flush=True)
+                timed(where, lambda: scene(version, host, guest))
+    for host, guest in [(alice, bob), (bob, alice)]:
+        for name, scene in once(host, guest):
+            timed(f"{name}, host {host}", scene)
     absence("myelin", alice, bob)
     absence("synapse", bob, alice)
+    timed("conflict", lambda: conflict(alice, bob))
 
 
 converse()

@@ -40,9 +40,12 @@ async fn converse(variable: &str, name: &str) {
     let server = Server::start(&Config::default());
     let mut command = script(&interpreter, name);
     command.env("HOMESERVER_URL", server.url());
-    let mut client = Process::start_interactive(command)
-        .unwrap_or_else(|error| panic!("cannot start {variable}: {error}"));
+    over_a_kill(&server, command).await;
+}
 
+/// Runs a script that has the server killed and started in its midst.
+async fn over_a_kill(server: &Server, command: Command) {
+    let mut client = Process::start_interactive(command).expect("the script runs");
     for request in ["kill", "start"] {
         let line = format!("please {request}\n");
         if let Err(output) = client.wait_for(Duration::from_mins(3), |output| output.find(&line)) {

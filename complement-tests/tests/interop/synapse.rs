@@ -14,10 +14,11 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Rooms of several versions on either server, entered and left in all ways; then each of them is
-/// away for a while and catches up.
+/// away for a while and catches up; and an encrypted conversation, begun on either side.
 #[tokio::test]
 async fn synapse_federates_and_either_server_catches_up_after_an_absence() {
     let Some(python) = super::interpreter("INTEROP_SYNAPSE_PYTHON") else { return };
+    let Some(node) = super::interpreter("INTEROP_NODE") else { return };
     let directory = TempDir::new().expect("a temporary directory");
     let authority = Authority::new(directory.path());
     let (myelin_name, myelin_port) = free_name();
@@ -30,6 +31,7 @@ async fn synapse_federates_and_either_server_catches_up_after_an_absence() {
         .with("server_name", myelin_name.as_str())
         .with("outgoing.ca_certificates", vec![authority.file().display().to_string()])
         .with("outgoing.allow_private_addresses", true)
+        .with("presence.enabled", true)
         .with_listener("{ address = \"127.0.0.1:0\" }")
         .with_listener(&format!("{{ address = \"127.0.0.1:{myelin_port}\", tls = {tls} }}"));
     let myelin = Server::start(&config);
@@ -42,13 +44,22 @@ async fn synapse_federates_and_either_server_catches_up_after_an_absence() {
         .env("SYNAPSE_URL", format!("https://{synapse_name}"))
         .env("CA_FILE", authority.file());
     let mut client = Process::start_interactive(command).expect("Python runs");
-    for request in ["stop myelin", "start myelin", "stop synapse", "start synapse"] {
+    for request in [
+        "stop myelin",
+        "start myelin",
+        "stop synapse",
+        "start synapse",
+        "stop synapse again",
+        "stop myelin again",
+        "start synapse again",
+        "start myelin again",
+    ] {
         let line = format!("please {request}\n");
         if let Err(output) = client.wait_for(PATIENCE, |output| output.find(&line)) {
             let log = running.as_ref().map(Process::output).unwrap_or_default();
             panic!("the client did not get as far as \"please {request}\":\n{log}\n{output}");
         }
-        match request {
+        match request.trim_end_matches(" again") {
             "stop myelin" => myelin.kill(),
             "start myelin" => myelin.start_again(),
             "stop synapse" => running = None,
@@ -57,6 +68,15 @@ async fn synapse_federates_and_either_server_catches_up_after_an_absence() {
         client.tell(&format!("done {request}\n"));
     }
     super::completes(client).await;
+
+    for (home, other) in [(&myelin_name, &synapse_name), (&synapse_name, &myelin_name)] {
+        let mut command = super::script(&node, "javascript/encryption.mjs");
+        command
+            .env("HOMESERVER_URL", format!("https://{home}"))
+            .env("OTHER_HOMESERVER_URL", format!("https://{other}"))
+            .env("NODE_EXTRA_CA_CERTS", authority.file());
+        super::over_a_kill(&myelin, command).await;
+    }
 }
 
 /// A server name on this machine, and its port, which was free a moment ago.
@@ -148,6 +168,8 @@ impl Synapse {
             "enable_registration_without_verification": true,
             "bcrypt_rounds": 4,
             "report_stats": false,
+            "allow_public_rooms_over_federation": true,
+            "room_list_publication_rules": [{ "action": "allow" }],
             "trusted_key_servers": [],
             "rc_joins": { "local": unlimited, "remote": unlimited },
             "rc_login": { "address": unlimited, "account": unlimited },

@@ -72,7 +72,7 @@ impl Exchange {
     ) -> Result<(), ExchangeError> {
         let mut last = ExchangeError::NoServer;
         self.rooms.require_unblocked(room_id).await?;
-        self.rooms.allow(self.rooms.user_number(user).await?, Act::Join).await?;
+        self.rooms.allow_user(user, Act::Join).await?;
         for server in self.candidates(room_id, via) {
             match self.join_through(user, room_id, &server, reason).await {
                 Ok(()) => return Ok(()),
@@ -149,7 +149,7 @@ impl Exchange {
     ) -> Result<(), ExchangeError> {
         let mut last = ExchangeError::NoServer;
         self.rooms.require_unblocked(room_id).await?;
-        self.rooms.allow(self.rooms.user_number(user).await?, Act::Join).await?;
+        self.rooms.allow_user(user, Act::Join).await?;
         for server in self.candidates(room_id, via) {
             match self.knock_through(user, room_id, &server, reason).await {
                 Ok(()) => return Ok(()),
@@ -273,7 +273,7 @@ impl Exchange {
         extra: impl IntoIterator<Item = (String, CanonicalJsonValue)>,
     ) -> Result<(), ExchangeError> {
         self.rooms.check_invite(sender, target).await?;
-        self.rooms.allow(self.rooms.user_number(sender).await?, Act::Invite).await?;
+        self.rooms.allow_user(sender, Act::Invite).await?;
         let number = self.rooms.user_number(target).await?;
         let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
         content.extend(extra);

@@ -15,12 +15,8 @@ use std::{
 use federation::{Backoff, Destination, Limits, MAX_EDUS, MAX_PDUS, Next};
 use parking_lot::Mutex;
 use ruma::{
-    EventId, OwnedServerName, OwnedUserId, ServerName, UInt,
-    api::federation::transactions::{
-        edu::{PresenceUpdate, ReceiptData},
-        send_transaction_message,
-    },
-    events::receipt::{Receipt, ReceiptThread},
+    OwnedServerName, OwnedUserId, ServerName,
+    api::federation::transactions::send_transaction_message,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -58,16 +54,16 @@ pub(crate) struct Waiting {
 /// The destinations that something is to be sent to, or was lately.
 #[derive(Default)]
 pub(super) struct Senders {
-    known: Mutex<BTreeMap<OwnedServerName, Sender>>,
-    changed: Notify,
+    pub(super) known: Mutex<BTreeMap<OwnedServerName, Sender>>,
+    pub(super) changed: Notify,
     /// Whose turn it is next, if not everybody's was.
     next: Mutex<Option<OwnedServerName>>,
 }
 
 #[derive(Default)]
-struct Sender {
-    state: Destination,
-    passing: Passing,
+pub(super) struct Sender {
+    pub(super) state: Destination,
+    pub(super) passing: Passing,
     /// Whether its pause is on disk.
     is_pause_kept: bool,
 }
@@ -409,89 +405,5 @@ impl Exchange {
         if known.get_mut(server).is_some_and(|sender| sender.state.contacted()) {
             self.shared.senders.changed.notify_one();
         }
-    }
-
-    /// Tells the other servers in a room how far a user has read: `thread` is empty for a receipt
-    /// without one.
-    pub(crate) fn send_receipt(
-        &self,
-        room: &Room,
-        user: &OwnedUserId,
-        event: &EventId,
-        thread: &str,
-    ) {
-        let mut receipt = Receipt::new(self.clock.now());
-        receipt.thread = match thread {
-            "" => ReceiptThread::Unthreaded,
-            "main" => ReceiptThread::Main,
-            thread => match EventId::parse(thread) {
-                Ok(thread) => ReceiptThread::Thread(thread),
-                Err(_) => return,
-            },
-        };
-        let data = ReceiptData::new(receipt, vec![event.to_owned()]);
-        self.pass_on(self.rooms.other_servers(room), |passing, _| {
-            passing.add_receipt(&room.id, user, thread, data.clone());
-        });
-    }
-
-    /// Tells the other servers in a room that a user types, or does so no longer.
-    pub(crate) fn send_typing(&self, room: &Room, user: &OwnedUserId, typing: bool) {
-        self.pass_on(self.rooms.other_servers(room), |passing, is_there| {
-            // Whoever does not answer has no use for it when it does.
-            if is_there {
-                passing.add_typing(&room.id, user, typing);
-            }
-        });
-    }
-
-    /// Tells other servers what these users of this one are doing: those with somebody in the same
-    /// rooms.
-    pub(crate) fn tell_presence(&self, users: Vec<UserNumber>) {
-        if !self.federation.is_enabled() {
-            return;
-        }
-        let exchange = self.clone();
-        tokio::spawn(async move {
-            for user in users {
-                if let Err(error) = exchange.tell_presence_of(user).await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "other servers are not told of somebody's presence");
-                }
-            }
-        });
-    }
-
-    async fn tell_presence_of(&self, user: UserNumber) -> Result<(), StorageError> {
-        let servers = self.presence.servers(user, self.rooms.server_name()).await?;
-        let Some((status, ago)) = self.presence.status(user) else { return Ok(()) };
-        let user_id = self.db.users().name(&self.db, user).await?;
-        let ago = UInt::new_saturating(ago.unwrap_or_default());
-        let mut update = PresenceUpdate::new(user_id, status.level.state(), ago);
-        update.currently_active = status.currently_active;
-        update.status_msg = status.message;
-        self.pass_on(servers.into_iter().collect(), |passing, _| {
-            passing.add_presence(update.clone());
-        });
-        Ok(())
-    }
-
-    /// Has something sent that may be lost: it is soon replaced. `add` is told whether the server
-    /// took the last transaction.
-    pub(super) fn pass_on(
-        &self,
-        servers: Vec<OwnedServerName>,
-        mut add: impl FnMut(&mut Passing, bool),
-    ) {
-        if !self.federation.is_enabled() || servers.is_empty() {
-            return;
-        }
-        let mut known = self.shared.senders.known.lock();
-        for server in servers {
-            let sender = known.entry(server).or_default();
-            add(&mut sender.passing, sender.state.backoff() == Backoff::default());
-            sender.state.queued();
-        }
-        self.shared.senders.changed.notify_one();
     }
 }

@@ -3,13 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use federation::Backoff;
 use ruma::{
-    OwnedRoomId, OwnedUserId,
+    EventId, OwnedRoomId, OwnedServerName, OwnedUserId, UInt,
     api::federation::transactions::edu::{
         Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, ReceiptMap,
         TypingContent,
     },
+    events::receipt::{Receipt, ReceiptThread},
     serde::Raw,
+};
+
+use super::Exchange;
+use crate::{
+    rooms::Room,
+    storage::{StorageError, intern::UserNumber},
 };
 
 /// How many of each kind wait for a server; what comes then is not sent to it.
@@ -126,6 +134,88 @@ impl Passing {
     }
 }
 
+impl Exchange {
+    /// Tells the other servers in a room how far a user has read: `thread` is empty for a receipt
+    /// without one.
+    pub(crate) fn send_receipt(
+        &self,
+        room: &Room,
+        user: &OwnedUserId,
+        event: &EventId,
+        thread: &str,
+    ) {
+        let mut receipt = Receipt::new(self.clock.now());
+        receipt.thread = match thread {
+            "" => ReceiptThread::Unthreaded,
+            "main" => ReceiptThread::Main,
+            thread => match EventId::parse(thread) {
+                Ok(thread) => ReceiptThread::Thread(thread),
+                Err(_) => return,
+            },
+        };
+        let data = ReceiptData::new(receipt, vec![event.to_owned()]);
+        self.pass_on(self.rooms.other_servers(room), |passing, _| {
+            passing.add_receipt(&room.id, user, thread, data.clone());
+        });
+    }
+
+    /// Tells the other servers in a room that a user types, or does so no longer.
+    pub(crate) fn send_typing(&self, room: &Room, user: &OwnedUserId, typing: bool) {
+        self.pass_on(self.rooms.other_servers(room), |passing, is_there| {
+            // Whoever does not answer has no use for it when it does.
+            if is_there {
+                passing.add_typing(&room.id, user, typing);
+            }
+        });
+    }
+
+    /// Tells other servers what these users of this one are doing: those with somebody in the same
+    /// rooms.
+    pub(crate) fn tell_presence(&self, users: Vec<UserNumber>) {
+        if !self.federation.is_enabled() {
+            return;
+        }
+        let exchange = self.clone();
+        tokio::spawn(async move {
+            for user in users {
+                if let Err(error) = exchange.tell_presence_of(user).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "other servers are not told of somebody's presence");
+                }
+            }
+        });
+    }
+
+    async fn tell_presence_of(&self, user: UserNumber) -> Result<(), StorageError> {
+        let servers = self.presence.servers(user, self.rooms.server_name()).await?;
+        let Some((status, ago)) = self.presence.status(user) else { return Ok(()) };
+        let user_id = self.db.users().name(&self.db, user).await?;
+        let ago = UInt::new_saturating(ago.unwrap_or_default());
+        let mut update = PresenceUpdate::new(user_id, status.level.state(), ago);
+        update.currently_active = status.currently_active;
+        update.status_msg = status.message;
+        self.pass_on(servers.into_iter().collect(), |passing, _| {
+            passing.add_presence(update.clone());
+        });
+        Ok(())
+    }
+
+    /// Has something sent that may be lost: it is soon replaced. `add` is told whether the server
+    /// took the last transaction.
+    fn pass_on(&self, servers: Vec<OwnedServerName>, mut add: impl FnMut(&mut Passing, bool)) {
+        if !self.federation.is_enabled() || servers.is_empty() {
+            return;
+        }
+        let mut known = self.shared.senders.known.lock();
+        for server in servers {
+            let sender = known.entry(server).or_default();
+            add(&mut sender.passing, sender.state.backoff() == Backoff::default());
+            sender.state.queued();
+        }
+        self.shared.senders.changed.notify_one();
+    }
+}
+
 fn add<K: Ord, V>(waiting: &mut BTreeMap<K, V>, key: K, value: V) {
     if waiting.len() < MAX_WAITING || waiting.contains_key(&key) {
         waiting.insert(key, value);
@@ -135,8 +225,8 @@ fn add<K: Ord, V>(waiting: &mut BTreeMap<K, V>, key: K, value: V) {
 #[cfg(test)]
 mod tests {
     use ruma::{
-        MilliSecondsSinceUnixEpoch, events::receipt::Receipt, owned_event_id, owned_room_id,
-        owned_user_id, presence::PresenceState, uint,
+        MilliSecondsSinceUnixEpoch, owned_event_id, owned_room_id, owned_user_id,
+        presence::PresenceState, uint,
     };
     use serde_json::{Value, json};
 

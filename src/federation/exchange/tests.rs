@@ -4,6 +4,7 @@ mod backfill;
 mod elsewhere;
 mod encryption;
 mod endpoints;
+mod failing;
 mod passing;
 
 use std::{sync::Arc, time::Duration};
