@@ -17,7 +17,10 @@ use crate::{
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
     push::{PushRules, Unread},
-    rooms::{Overviews, Profile, Rooms, keys::ServerKey, receipts::Receipts, typing::Typing},
+    rooms::{
+        Overviews, Profile, Rooms, delayed::DelayedEvents, keys::ServerKey, receipts::Receipts,
+        typing::Typing,
+    },
     shutdown::Stopping,
     storage::{Db, StorageError},
     sync::{Sliding, Sync},
@@ -48,6 +51,7 @@ pub(crate) struct Areas {
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
+    delayed: DelayedEvents,
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
@@ -85,6 +89,7 @@ areas! {
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
+    delayed: DelayedEvents,
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
@@ -180,6 +185,9 @@ impl Server {
         tokio::spawn(rooms.clone().run_profile_updates());
         tokio::spawn(rooms.clone().run_closed_accounts());
         tokio::spawn(rooms.clone().run_search_upkeep());
+        let delayed = config.delayed_events.clone();
+        let delayed = DelayedEvents::load(rooms.clone(), delayed, &config.rate_limits).await?;
+        tokio::spawn(delayed.clone().run(stopping.clone()));
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
         let e2ee = encryption(&db, &clock, &random, &federation);
@@ -237,6 +245,7 @@ impl Server {
                 filters: Filters::new(db.clone()),
                 overviews: Overviews::new(rooms.clone()),
                 rooms,
+                delayed,
                 typing,
                 receipts,
                 sliding: Sliding::new(sync.clone()),

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) receipts: Receipts,
     pub(crate) search: Search,
     pub(crate) presence: Presence,
+    pub(crate) delayed_events: DelayedEvents,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) log: Log,
@@ -59,6 +60,7 @@ impl Default for Config {
             receipts: Receipts::default(),
             search: Search::default(),
             presence: Presence::default(),
+            delayed_events: DelayedEvents::default(),
             metrics: Metrics::default(),
             memory: Memory::default(),
             log: Log::default(),
@@ -156,6 +158,8 @@ pub(crate) struct RateLimits {
     pub(crate) upload_user: Rate,
     /// Previews of web pages for one user.
     pub(crate) preview_user: Rate,
+    /// What one user, or one address, does with delayed events.
+    pub(crate) delayed_events: Rate,
 }
 
 impl Default for RateLimits {
@@ -167,7 +171,24 @@ impl Default for RateLimits {
             registration_address: Rate { burst: 10, per_minute: 10 },
             upload_user: Rate { burst: 100, per_minute: 120 },
             preview_user: Rate { burst: 50, per_minute: 60 },
+            delayed_events: Rate { burst: 50, per_minute: 120 },
         }
+    }
+}
+
+/// Events that clients have sent later.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DelayedEvents {
+    /// The longest delay; 0: there are none.
+    pub(crate) max_delay_ms: u64,
+    /// How many of one user may wait.
+    pub(crate) max_scheduled: u64,
+}
+
+impl Default for DelayedEvents {
+    fn default() -> Self {
+        Self { max_delay_ms: 86_400_000, max_scheduled: 100 }
     }
 }
 

@@ -538,6 +538,7 @@ impl RoomWriter {
             redacts: pdu.redacts.clone(),
             replaces: None,
             transaction: None,
+            delay_id: None,
             content_at: pdu.content_at,
             json: pdu.json.clone(),
         })

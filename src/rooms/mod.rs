@@ -10,6 +10,7 @@ mod closed_accounts;
 mod commit;
 mod create;
 mod current;
+pub(crate) mod delayed;
 pub(crate) mod directory;
 mod elsewhere;
 pub(crate) mod error;
@@ -128,6 +129,7 @@ struct Shared {
     joining: Cache<RoomNumber, Arc<tokio::sync::Mutex<()>>>,
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
+    watched: delayed::Watched,
 }
 
 impl Rooms {
@@ -155,6 +157,7 @@ impl Rooms {
             joining: Cache::new(MAX_JOINING),
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
+            watched: delayed::Watched::default(),
         };
         Self { shared: Arc::new(shared) }
     }

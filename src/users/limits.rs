@@ -35,6 +35,8 @@ enum Counted {
     RegistrationFrom(IpAddr),
     UploadBy(UserNumber),
     PreviewFor(UserNumber),
+    DelayedBy(UserNumber),
+    DelayedFrom(IpAddr),
 }
 
 /// How many counters are kept; the least used ones are forgotten first.
@@ -109,6 +111,17 @@ impl Limits {
     /// Counts a preview for a user.
     pub(crate) fn preview_for(&self, user: UserNumber) -> Result<(), LimitExceeded> {
         self.take(Counted::PreviewFor(user), self.settings.preview_user)
+    }
+
+    /// Counts something that a user does with delayed events.
+    pub(crate) fn delayed_by(&self, user: UserNumber) -> Result<(), LimitExceeded> {
+        self.take(Counted::DelayedBy(user), self.settings.delayed_events)
+    }
+
+    /// Counts something that is done with them from an address, without a login.
+    pub(crate) fn delayed_from(&self, address: Option<IpAddr>) -> Result<(), LimitExceeded> {
+        let Some(address) = address else { return Ok(()) };
+        self.take(Counted::DelayedFrom(network(address)), self.settings.delayed_events)
     }
 
     /// Takes one out of a bucket that holds `burst` and gets `per_minute` new ones (GCRA).

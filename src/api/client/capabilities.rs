@@ -12,6 +12,7 @@ use ruma::api::client::{
     },
     voip::get_turn_server_info,
 };
+use serde_json::json;
 use sha1::Sha1;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         extract::{Client, Ruma},
     },
     clock::Clock,
-    config::Config,
+    config::{Config, DelayedEvents},
     rooms::{DEFAULT_VERSION, SUPPORTED_VERSIONS},
     users::Accounts,
 };
@@ -28,6 +29,7 @@ use crate::{
 /// `GET /_matrix/client/v3/capabilities`
 pub(crate) async fn get_capabilities(
     State(accounts): State<Accounts>,
+    State(config): State<Arc<Config>>,
     Client { .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     let versions = SUPPORTED_VERSIONS.into_iter();
@@ -39,6 +41,13 @@ pub(crate) async fn get_capabilities(
     capabilities.thirdparty_id_changes.enabled = accounts.sends_mail();
     capabilities.get_login_token.enabled = true;
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let delayed = &config.delayed_events;
+    if delayed.max_delay_ms > 0 {
+        let DelayedEvents { max_delay_ms, max_scheduled } = delayed;
+        let value = json!({ "max_delay_ms": max_delay_ms, "max_scheduled": max_scheduled });
+        let set = capabilities.set("org.matrix.msc4140.delayed_events", value);
+        set.map_err(|error| ApiError::internal(&error))?;
+    }
     Ok(Ruma(Response::new(capabilities)))
 }
 
