@@ -39,6 +39,7 @@ pub(crate) mod reports;
 mod room;
 mod search;
 mod send;
+pub(crate) mod sent_members;
 pub(crate) mod serve;
 mod settings;
 mod show;
@@ -95,6 +96,7 @@ use crate::{
 };
 use kept::Kept;
 use keys::ServerKey;
+use sent_members::SentMembers;
 use state::States;
 use writer::{RoomWriter, Sender};
 
@@ -130,6 +132,7 @@ struct Shared {
     profile_changed: tokio::sync::Notify,
     account_closed: tokio::sync::Notify,
     watched: delayed::Watched,
+    sent_members: SentMembers,
 }
 
 impl Rooms {
@@ -158,6 +161,7 @@ impl Rooms {
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
             watched: delayed::Watched::default(),
+            sent_members: SentMembers::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -272,6 +276,11 @@ impl Rooms {
         let stored = room::stored_last_position(self.db(), room).await?;
         // What a writer noted in the meantime is newer.
         Ok(self.shared.last_positions.entry(room).or_insert(stored).into_value())
+    }
+
+    /// Which member events devices have.
+    pub(crate) fn sent_members(&self) -> &SentMembers {
+        &self.shared.sent_members
     }
 
     /// Told when there is something new for other servers.
