@@ -164,25 +164,31 @@ struct Ended {
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<OwnedEventId>,
     finalised_ts: u64,
-    finalised: serde_json::Value,
+    finalised: Finalised,
+}
+
+#[derive(Serialize)]
+struct Finalised {
+    finalised_ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<OwnedEventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<serde_json::Value>,
 }
 
 async fn tell(rooms: &Rooms, delay_id: String, event: DelayedEvent) -> Result<Told, ApiError> {
     let ended = event.ended.as_ref().map(|(ending, at_ms)| {
-        let mut finalised = json!({ "finalised_ts": at_ms });
-        let mut event_id = None;
-        match ending {
-            Ending::Sent(sent) => {
-                finalised["event_id"] = sent.as_str().into();
-                event_id = Some(sent.clone());
-            }
+        let (event_id, error) = match ending {
+            Ending::Sent(event_id) => (Some(event_id.clone()), None),
             Ending::Refused { forbidden, error } => {
                 let errcode = if *forbidden { "M_FORBIDDEN" } else { "M_UNKNOWN" };
-                finalised["error"] = json!({ "errcode": errcode, "error": error });
+                (None, Some(json!({ "errcode": errcode, "error": error })))
             }
-            Ending::Cancelled | Ending::Overtaken => {}
-        }
-        Ended { event_id, finalised_ts: *at_ms, finalised }
+            Ending::Cancelled | Ending::Overtaken => (None, None),
+        };
+        let finalised_ts = *at_ms;
+        let finalised = Finalised { finalised_ts, event_id: event_id.clone(), error };
+        Ended { event_id, finalised_ts, finalised }
     });
     Ok(Told {
         delay_id,
