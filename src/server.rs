@@ -185,9 +185,7 @@ impl Server {
         tokio::spawn(rooms.clone().run_profile_updates());
         tokio::spawn(rooms.clone().run_closed_accounts());
         tokio::spawn(rooms.clone().run_search_upkeep());
-        let delayed = config.delayed_events.clone();
-        let delayed = DelayedEvents::load(rooms.clone(), delayed, &config.rate_limits).await?;
-        tokio::spawn(delayed.clone().run(stopping.clone()));
+        let delayed = DelayedEvents::start(rooms.clone(), config, stopping.clone()).await?;
         let typing = Typing::new(db.clone());
         let receipts = Receipts::new(db.clone(), clock.clone());
         let e2ee = encryption(&db, &clock, &random, &federation);

@@ -272,7 +272,7 @@ impl Sync {
         let Some(room) = room else {
             // An invitation refused or withdrawn, in a room of which nothing is known.
             let state = request.state_form.of(Events::default());
-            rooms.leave.insert(room_id, Left { account_data, state, ..Left::default() });
+            rooms.leave.insert(room_id, Left { state, account_data, ..Left::default() });
             return Ok(());
         };
         let user_room = &user_room;

@@ -164,12 +164,13 @@ struct Ended {
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<OwnedEventId>,
     finalised_ts: u64,
-    finalised: Finalised,
+    finalised: Outcome,
 }
 
 #[derive(Serialize)]
-struct Finalised {
-    finalised_ts: u64,
+struct Outcome {
+    #[serde(rename = "finalised_ts")]
+    at_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<OwnedEventId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,9 +187,8 @@ async fn tell(rooms: &Rooms, delay_id: String, event: DelayedEvent) -> Result<To
             }
             Ending::Cancelled | Ending::Overtaken => (None, None),
         };
-        let finalised_ts = *at_ms;
-        let finalised = Finalised { finalised_ts, event_id: event_id.clone(), error };
-        Ended { event_id, finalised_ts, finalised }
+        let finalised = Outcome { at_ms: *at_ms, event_id: event_id.clone(), error };
+        Ended { event_id, finalised_ts: *at_ms, finalised }
     });
     Ok(Told {
         delay_id,

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     config::{self, RateLimits},
+    shutdown::Stopping,
     storage::{
         Batch, Db, Json, Range, StorageError,
         intern::UserNumber,
@@ -89,11 +90,11 @@ pub(crate) enum Action {
 }
 
 impl DelayedEvents {
-    /// Delayed events, as configured. Those that wait are sent by [`Self::run`].
+    /// Delayed events, as configured. Those that wait are sent by `run`.
     ///
     /// # Errors
     /// [`StorageError`] if those that wait can't be read.
-    pub(crate) async fn load(
+    async fn load(
         rooms: Rooms,
         settings: config::DelayedEvents,
         limits: &RateLimits,
@@ -102,6 +103,21 @@ impl DelayedEvents {
         let limits = Limits::new(limits, rooms.clock().clone());
         let turns = Cache::new(MAX_TURNS);
         Ok(Self { rooms, limits, settings, changed: Arc::default(), turns })
+    }
+
+    /// The same, with a task that sends what is due until the server stops.
+    ///
+    /// # Errors
+    /// [`StorageError`] if those that wait can't be read.
+    pub(crate) async fn start(
+        rooms: Rooms,
+        config: &config::Config,
+        stopping: Stopping,
+    ) -> Result<Self, StorageError> {
+        let settings = config.delayed_events.clone();
+        let delayed = Self::load(rooms, settings, &config.rate_limits).await?;
+        tokio::spawn(delayed.clone().run(stopping));
+        Ok(delayed)
     }
 
     fn db(&self) -> &Db {

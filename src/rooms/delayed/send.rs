@@ -158,7 +158,7 @@ impl DelayedEvents {
 
     /// Sends what is due when it is, what became due while the server was down first, until the
     /// server stops.
-    pub(crate) async fn run(self, stopping: Stopping) {
+    pub(super) async fn run(self, stopping: Stopping) {
         loop {
             let pause = match self.send_due().await {
                 Ok(Some(next_ms)) => {
