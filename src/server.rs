@@ -20,6 +20,7 @@ use crate::{
     push::{Delivery, PushRules, Pushers, Unread, Vapid},
     rooms::{
         Overviews, Profile, Rooms,
+        delayed::DelayedEvents,
         keys::ServerKey,
         receipts::{Audiences, Receipts},
         typing::Typing,
@@ -58,6 +59,7 @@ pub(crate) struct Areas {
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
+    delayed: DelayedEvents,
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
@@ -99,6 +101,7 @@ areas! {
     filters: Filters,
     rooms: Rooms,
     overviews: Overviews,
+    delayed: DelayedEvents,
     typing: Typing,
     receipts: Receipts,
     sync: Sync,
@@ -210,6 +213,7 @@ impl Server {
         );
         rooms.tell(appservices.clone());
         keep_up(&rooms, &content, &stopping);
+        let delayed = DelayedEvents::start(rooms.clone(), config, stopping.clone()).await?;
         let typing = Typing::new(db.clone());
         let receipts =
             Receipts::new(db.clone(), clock.clone()).telling_deliveries(&config.receipts);
@@ -297,6 +301,7 @@ impl Server {
                 filters: Filters::new(db.clone()),
                 overviews: Overviews::new(rooms.clone()),
                 rooms,
+                delayed,
                 typing,
                 receipts,
                 sliding: Sliding::new(sync.clone()),

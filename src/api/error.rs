@@ -27,7 +27,7 @@ use crate::{
     http::BodyError,
     previews::PreviewError,
     push::{PushRuleError, PusherError},
-    rooms::RoomError,
+    rooms::{RoomError, delayed::DelayedError},
     storage::StorageError,
     sync::{SlidingError, SyncError},
     users::{
@@ -50,6 +50,13 @@ pub(crate) enum ApiError {
         /// For people.
         message: String,
     },
+    /// A standard error with members that ruma has no type for.
+    Detailed {
+        /// HTTP status.
+        status: StatusCode,
+        /// The whole body.
+        body: serde_json::Value,
+    },
     /// More stages of user-interactive authentication are needed (401).
     Uiaa(Box<UiaaInfo>),
 }
@@ -63,6 +70,11 @@ impl ApiError {
     /// An error whose status depends on the endpoint.
     pub(crate) fn with_status(status: StatusCode, kind: ErrorKind, message: impl Display) -> Self {
         Self::Standard { status, kind: Box::new(kind), message: message.to_string() }
+    }
+
+    /// An error whose body ruma has no type for.
+    pub(crate) fn detailed(status: StatusCode, body: serde_json::Value) -> Self {
+        Self::Detailed { status, body }
     }
 
     /// Something failed that is not the caller's doing: logged here, hidden outside.
@@ -135,6 +147,7 @@ impl IntoResponse for ApiError {
                 let body = ErrorBody::Standard(StandardErrorBody::new(*kind, message));
                 Error::new(status, body).try_into_http_response::<BytesMut>()
             }
+            Self::Detailed { status, body } => return (status, axum::Json(body)).into_response(),
             Self::Uiaa(info) => {
                 UiaaResponse::AuthResponse(*info).try_into_http_response::<BytesMut>()
             }
@@ -194,6 +207,30 @@ impl From<RoomError> for ApiError {
             }
         };
         Self::new(kind, &error)
+    }
+}
+
+impl From<DelayedError> for ApiError {
+    fn from(error: DelayedError) -> Self {
+        match error {
+            DelayedError::Off => Self::forbidden(error),
+            DelayedError::NoDelay => Self::invalid_param(error),
+            DelayedError::TooLong { max_ms } => Self::detailed(
+                StatusCode::BAD_REQUEST,
+                serde_json::json!({
+                    "errcode": "M_MAX_DELAY_EXCEEDED",
+                    "error": error.to_string(),
+                    "max_delay": max_ms,
+                }),
+            ),
+            DelayedError::TooMany(limit) | DelayedError::Limit(limit) => limit.into(),
+            DelayedError::Unknown => Self::not_found(error),
+            DelayedError::Ended => {
+                Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, error)
+            }
+            DelayedError::Room(error) => error.into(),
+            DelayedError::Storage(_) => Self::internal(&error),
+        }
     }
 }
 

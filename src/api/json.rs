@@ -34,6 +34,18 @@ pub(crate) struct ClientJson<T> {
     pub(crate) value: T,
 }
 
+/// A request that may bring an access token.
+pub(crate) struct MaybeClientJson<T> {
+    /// Who asks, if the request says.
+    pub(crate) session: Option<Session>,
+    /// The placeholders of the path, decoded, in their order.
+    pub(crate) arguments: Vec<String>,
+    /// The body; `{}` if there is none.
+    pub(crate) value: T,
+    /// From where.
+    pub(crate) caller: Caller,
+}
+
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| {
@@ -59,7 +71,7 @@ where
     }
 }
 
-impl<T, S> FromRequest<S> for ClientJson<T>
+impl<T, S> FromRequest<S> for MaybeClientJson<T>
 where
     T: DeserializeOwned,
     S: Send + Sync,
@@ -76,11 +88,31 @@ where
         let caller = Caller::of(&parts);
         let head = http::Request::from_parts(parts, ());
         let token = AccessTokenOptional::extract_authentication(&head).ok().flatten();
-        let token = token.ok_or(AuthError::Missing)?;
-        let sessions = Sessions::from_ref(state);
-        let session = sessions.enter(&token, &caller, head.uri().query()).await?;
-        standing::check_locked(&sessions, &session).await?;
+        let session = match token {
+            Some(token) => {
+                let sessions = Sessions::from_ref(state);
+                let session = sessions.enter(&token, &caller, head.uri().query()).await?;
+                standing::check_locked(&sessions, &session).await?;
+                Some(session)
+            }
+            None => None,
+        };
         let value = parse(&read_body(body).await?)?;
-        Ok(Self { session, arguments, value })
+        Ok(Self { session, arguments, value, caller })
+    }
+}
+
+impl<T, S> FromRequest<S> for ClientJson<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let MaybeClientJson { session, arguments, value, .. } =
+            MaybeClientJson::from_request(request, state).await?;
+        Ok(Self { session: session.ok_or(AuthError::Missing)?, arguments, value })
     }
 }

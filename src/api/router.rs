@@ -12,10 +12,10 @@ use ruma::api::{IncomingRequest, path_builder::PathBuilder};
 use super::{
     client::{
         self, account, account_data, admin, backup, capabilities, create_room, dehydrated_device,
-        device, directory as rooms_directory, filter, keys, login, media, media_download,
-        notifications, people, profile, push_rules, pushers, receipts, register, relations,
-        reporting, room_aliases, room_events, room_history, room_membership, room_upgrade,
-        third_party, threepid, to_device, typing, versions,
+        delayed_events as delayed, device, directory as rooms_directory, filter, keys, login,
+        media, media_download, notifications, people, profile, push_rules, pushers, receipts,
+        register, relations, reporting, room_aliases, room_events, room_history, room_membership,
+        room_upgrade, third_party, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -24,7 +24,8 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes = super::admin::routes::add(content(encryption(rooms(accounts(routes)))));
+    let routes = content(encryption(delayed_events(rooms(accounts(routes)))));
+    let routes = super::admin::routes::add(routes);
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
@@ -281,6 +282,26 @@ fn rooms(routes: Routes) -> Routes {
             MethodFilter::POST,
             "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
             client::sliding_sync::sync,
+        )
+}
+
+/// Events that are sent later.
+fn delayed_events(routes: Routes) -> Routes {
+    use ruma::api::client::delayed_events as d;
+    const BASE: &str = "/_matrix/client/unstable/org.matrix.msc4140";
+    routes
+        .add::<d::get_all_delayed_events::unstable::Request, _, _>(delayed::list)
+        .add::<d::get_delayed_event::unstable::Request, _, _>(delayed::get)
+        .path(
+            MethodFilter::PUT,
+            &format!("{BASE}/rooms/{{room_id}}/delayed_event/{{event_type}}/{{txn_id}}"),
+            delayed::schedule,
+        )
+        .path(MethodFilter::POST, &format!("{BASE}/delayed_events/{{delay_id}}"), delayed::act)
+        .path(
+            MethodFilter::POST,
+            &format!("{BASE}/delayed_events/{{delay_id}}/{{action}}"),
+            delayed::act_by_path,
         )
 }
 

@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) search: Search,
     pub(crate) retention: Retention,
     pub(crate) presence: Presence,
+    pub(crate) delayed_events: DelayedEvents,
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) log: Log,
@@ -63,6 +64,7 @@ impl Default for Config {
             search: Search::default(),
             retention: Retention::default(),
             presence: Presence::default(),
+            delayed_events: DelayedEvents::default(),
             metrics: Metrics::default(),
             memory: Memory::default(),
             log: Log::default(),
@@ -168,6 +170,8 @@ pub(crate) struct RateLimits {
     pub(crate) join_user: Rate,
     /// Invitations by one user.
     pub(crate) invite_user: Rate,
+    /// What one user, or one address, does with delayed events.
+    pub(crate) delayed_events: Rate,
 }
 
 impl Default for RateLimits {
@@ -183,7 +187,24 @@ impl Default for RateLimits {
             room_creation_user: Rate { burst: 30, per_minute: 10 },
             join_user: Rate { burst: 50, per_minute: 30 },
             invite_user: Rate { burst: 100, per_minute: 60 },
+            delayed_events: Rate { burst: 50, per_minute: 120 },
         }
+    }
+}
+
+/// Events that clients have sent later.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DelayedEvents {
+    /// The longest delay; 0: there are none.
+    pub(crate) max_delay_ms: u64,
+    /// How many of one user may wait.
+    pub(crate) max_scheduled: u64,
+}
+
+impl Default for DelayedEvents {
+    fn default() -> Self {
+        Self { max_delay_ms: 86_400_000, max_scheduled: 100 }
     }
 }
 

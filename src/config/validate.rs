@@ -9,6 +9,12 @@ const MIN_BUDGET_BYTES: u64 = 16 * 1024 * 1024;
 /// The least argon2 works with at one lane.
 const MIN_ARGON2_KIB: u32 = 8;
 
+/// The longest delay of a delayed event: a year.
+const MAX_DELAY_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// The most delayed events of one user.
+const MAX_SCHEDULED: u64 = 1_000;
+
 /// One line for each thing that cannot be, naming the key.
 pub(super) fn problems(config: &Config) -> Vec<String> {
     let mut problems = Problems(Vec::new());
@@ -93,11 +99,19 @@ impl Problems {
             ("room_creation_user", limits.room_creation_user),
             ("join_user", limits.join_user),
             ("invite_user", limits.invite_user),
+            ("delayed_events", limits.delayed_events),
         ] {
             self.check(burst > 0 && per_minute > 0, || {
                 format!("rate_limits.{name}: both numbers must be above 0")
             });
         }
+        let delayed = &config.delayed_events;
+        self.check(delayed.max_delay_ms <= MAX_DELAY_MS, || {
+            format!("delayed_events.max_delay_ms: must be at most {MAX_DELAY_MS}")
+        });
+        self.check((1..=MAX_SCHEDULED).contains(&delayed.max_scheduled), || {
+            format!("delayed_events.max_scheduled: must be 1 to {MAX_SCHEDULED}")
+        });
         self.check(config.memory.budget_bytes >= MIN_BUDGET_BYTES, || {
             format!("memory.budget_bytes: must be at least {MIN_BUDGET_BYTES}")
         });

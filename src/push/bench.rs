@@ -97,6 +97,7 @@ fn record(number: usize) -> EventRecord {
         redacts: None,
         replaces: None,
         transaction: None,
+        delay_id: None,
         content_at: (0, end),
         json: json.into(),
     }

@@ -127,6 +127,7 @@ impl RoomWriter {
             redacted_by: None,
             replaces: None,
             transaction: None,
+            delay_id: None,
             content_at: built.content_at,
             json: built.json,
         };

@@ -215,6 +215,7 @@ impl RoomWriter {
                 Some((number, _)) => CURRENT_STATE.put(&mut self.batch, &key, &number),
                 None => CURRENT_STATE.delete(&mut self.batch, &key),
             }
+            self.overtake_delayed(&event_type, &state_key, new.map(|(number, _)| number)).await?;
             if event_type == "m.room.member"
                 && let Ok(user) = UserId::parse(&state_key)
             {

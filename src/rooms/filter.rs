@@ -4,7 +4,7 @@
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId,
-    api::client::filter::{RoomEventFilter, UrlFilter},
+    api::client::filter::{LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 use serde_json::value::RawValue;
 
@@ -25,6 +25,8 @@ pub(crate) struct EventFilter {
     pub(crate) limit: Option<u64>,
     /// Whether only members who matter are sent with the events.
     pub(crate) lazy_load_members: bool,
+    /// Whether those are sent too that the client has.
+    pub(crate) redundant_members: bool,
 }
 
 impl From<RoomEventFilter> for EventFilter {
@@ -38,8 +40,11 @@ impl From<RoomEventFilter> for EventFilter {
             not_rooms: filter.not_rooms,
             url: filter.url_filter.map(|url| matches!(url, UrlFilter::EventsWithUrl)),
             limit: filter.limit.map(u64::from),
-            // Redundant members are always sent: what a client has is not kept track of.
             lazy_load_members: !filter.lazy_load_options.is_disabled(),
+            redundant_members: matches!(
+                filter.lazy_load_options,
+                LazyLoadOptions::Enabled { include_redundant_members: true }
+            ),
         }
     }
 }

@@ -111,6 +111,7 @@ impl Pdu {
             redacts: self.redacts.clone(),
             replaces: None,
             transaction: None,
+            delay_id: None,
             content_at: self.content_at,
             json: self.json.clone(),
         }

@@ -12,6 +12,7 @@ mod closed_accounts;
 mod commit;
 mod create;
 mod current;
+pub(crate) mod delayed;
 pub(crate) mod directory;
 mod elsewhere;
 pub(crate) mod error;
@@ -44,6 +45,7 @@ pub(crate) mod reports;
 mod room;
 mod search;
 mod send;
+pub(crate) mod sent_members;
 pub(crate) mod serve;
 mod settings;
 mod show;
@@ -107,6 +109,7 @@ use allowances::RateOverride;
 use kept::Kept;
 use keys::ServerKey;
 use news::News;
+use sent_members::SentMembers;
 use state::States;
 use writer::{RoomWriter, Sender};
 
@@ -150,6 +153,8 @@ struct Shared {
     rate_overrides: Cache<UserNumber, Option<RateOverride>>,
     media_freed: Arc<tokio::sync::Notify>,
     purge_ordered: tokio::sync::Notify,
+    watched: delayed::Watched,
+    sent_members: SentMembers,
 }
 
 impl Rooms {
@@ -184,6 +189,8 @@ impl Rooms {
             rate_overrides: Cache::new(MAX_OVERRIDES),
             media_freed: Arc::default(),
             purge_ordered: tokio::sync::Notify::new(),
+            watched: delayed::Watched::default(),
+            sent_members: SentMembers::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -308,6 +315,11 @@ impl Rooms {
             self.clone().run_retention(),
             self.run_purges(),
         );
+    }
+
+    /// Which member events devices have.
+    pub(crate) fn sent_members(&self) -> &SentMembers {
+        &self.shared.sent_members
     }
 
     /// Told when there is something new for other servers.

@@ -162,7 +162,7 @@ impl Rooms {
     }
 
     /// These events, in the order of their numbers.
-    pub(super) async fn records(
+    pub(crate) async fn records(
         &self,
         at: &impl Read,
         room: &Room,
@@ -227,14 +227,24 @@ impl Rooms {
         state_keys: &[&str],
         position: u64,
     ) -> Result<Vec<EventRecord>, RoomError> {
-        let map = self.map_at(at, room, position).await?;
-        let numbers: Vec<EventNumber> = {
-            let table = room.ledger(self.db()).await?.table.read();
-            let found = state_keys.iter().filter_map(|key| table.find(&map, event_type, key));
-            found.map(|event| table.number(event)).collect()
-        };
+        let numbers = self.state_numbers_at(at, room, event_type, state_keys, position).await?;
         let records = self.records(at, room, numbers).await?;
         Ok(records.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// Which events those were.
+    pub(crate) async fn state_numbers_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        event_type: &str,
+        state_keys: &[&str],
+        position: u64,
+    ) -> Result<Vec<EventNumber>, RoomError> {
+        let map = self.map_at(at, room, position).await?;
+        let table = room.ledger(self.db()).await?.table.read();
+        let found = state_keys.iter().filter_map(|key| table.find(&map, event_type, key));
+        Ok(found.map(|event| table.number(event)).collect())
     }
 
     /// A room whose state the user may read, the state's position, and what else reading needs.

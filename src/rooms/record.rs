@@ -60,6 +60,8 @@ pub(crate) struct EventRecord {
     pub(crate) replaces: Option<EventNumber>,
     /// The device that sent it through this server, and its transaction ID.
     pub(crate) transaction: Option<(OwnedDeviceId, OwnedTransactionId)>,
+    /// The ID it had while its sender let it wait. Such an event has no transaction.
+    pub(crate) delay_id: Option<Box<str>>,
     /// Where `content` is within `json`: its first byte and its length.
     pub(crate) content_at: (u32, u32),
     /// The canonical JSON.
@@ -114,7 +116,7 @@ impl Value for EventRecord {
                 | flag(self.outlier, OUTLIER)
                 | flag(self.state_key.is_some(), STATE)
                 | flag(self.redacts.is_some(), REDACTS)
-                | flag(self.transaction.is_some(), TRANSACTION)
+                | flag(self.transaction.is_some() || self.delay_id.is_some(), TRANSACTION)
                 | (self.visibility as u8) << VISIBILITY_SHIFT,
         );
         for number in [
@@ -143,6 +145,10 @@ impl Value for EventRecord {
         if let Some((device, transaction)) = &self.transaction {
             put_text(out, device.as_str());
             put_text(out, transaction.as_str());
+        } else if let Some(delay_id) = &self.delay_id {
+            // No device has an empty ID.
+            put_text(out, "");
+            put_text(out, delay_id);
         }
         out.extend_from_slice(self.json.as_bytes());
     }
@@ -160,8 +166,13 @@ impl Value for EventRecord {
         let event_type = text()?.to_owned();
         let state_key = if flags & STATE == 0 { None } else { Some(text()?.to_owned()) };
         let redacts = if flags & REDACTS == 0 { None } else { Some(text()?.try_into().ok()?) };
-        let transaction =
-            if flags & TRANSACTION == 0 { None } else { Some((text()?.into(), text()?.into())) };
+        let (transaction, delay_id) = match flags & TRANSACTION {
+            0 => (None, None),
+            _ => match (text()?, text()?) {
+                ("", delay_id) => (None, Some(delay_id.into())),
+                (device, transaction) => (Some((device.into(), transaction.into())), None),
+            },
+        };
         let json = std::str::from_utf8(rest).ok()?;
         json.get(content_at.0 as usize..(content_at.0.checked_add(content_at.1)?) as usize)?;
         let event = |number: u64| (number != 0).then_some(EventNumber(number));
@@ -183,6 +194,7 @@ impl Value for EventRecord {
             redacts,
             replaces: event(replaces),
             transaction,
+            delay_id,
             content_at,
             json: json.into(),
         })
@@ -407,6 +419,7 @@ mod tests {
             redacts: Some(owned_event_id!("$b")),
             replaces: None,
             transaction: Some(("DEVICE".into(), "txn".into())),
+            delay_id: None,
             content_at: (11, 14),
             json: r#"{"content":{"name":"tea"},"depth":3}"#.into(),
         }

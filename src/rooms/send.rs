@@ -10,6 +10,7 @@ use super::{
     Rooms,
     auth::Action,
     create::object,
+    delayed::Completing,
     error::RoomError,
     event::{Draft, MAX_FIELD_BYTES},
     record::{EventNumber, EventRecord, Membership},
@@ -40,12 +41,7 @@ impl Rooms {
         content: CanonicalJsonObject,
     ) -> Result<OwnedEventId, RoomError> {
         if event_type == "m.room.redaction" {
-            let redacts = content.get("redacts").and_then(|redacts| redacts.as_str());
-            let target = redacts.and_then(|redacts| EventId::parse(redacts).ok());
-            let Some(target) = target else {
-                let why = "a redaction must say what it redacts".to_owned();
-                return Err(RoomError::BadEvent { why });
-            };
+            let target = redacted_by(&content)?;
             return self.redact_with(session, room_id, &target, transaction, content, "send").await;
         }
         let room = self.room(room_id).await?;
@@ -56,7 +52,8 @@ impl Rooms {
         }
         self.allow(session, Act::Send).await?;
         let draft = Draft::message(event_type, content);
-        let attempt = || self.try_send(session, &room, draft.clone(), Some(&transaction));
+        let completing = Completing::Transaction(&transaction);
+        let attempt = || self.try_send(session, &room, draft.clone(), completing);
         self.answer_once(&transaction, self.retried(attempt).await).await
     }
 
@@ -75,8 +72,21 @@ impl Rooms {
     ) -> Result<OwnedEventId, RoomError> {
         let room = self.room(room_id).await?;
         self.allow(session, Act::Send).await?;
+        self.put_state(session, &room, event_type, state_key, content, Completing::Nothing).await
+    }
+
+    /// The same in a room that was found, with what it completes.
+    pub(super) async fn put_state(
+        &self,
+        session: &Session,
+        room: &Arc<Room>,
+        event_type: &str,
+        state_key: &str,
+        content: CanonicalJsonObject,
+        completing: Completing<'_>,
+    ) -> Result<OwnedEventId, RoomError> {
         match event_type {
-            "m.room.canonical_alias" => self.check_aliases(&room, &content).await?,
+            "m.room.canonical_alias" => self.check_aliases(room, &content).await?,
             "m.room.member" => {
                 self.check_member(session, state_key, &content)?;
                 let invites = content.get("membership").and_then(|is| is.as_str());
@@ -87,7 +97,7 @@ impl Rooms {
             _ => {}
         }
         let draft = Draft::state(event_type, state_key, content);
-        self.retried(|| self.try_send(session, &room, draft.clone(), None)).await
+        self.retried(|| self.try_send(session, room, draft.clone(), completing)).await
     }
 
     /// Redacts an event.
@@ -118,7 +128,7 @@ impl Rooms {
         room_id: &RoomId,
         target: &EventId,
         transaction: &TransactionId,
-        mut content: CanonicalJsonObject,
+        content: CanonicalJsonObject,
         kind: &str,
     ) -> Result<OwnedEventId, RoomError> {
         let room = self.room(room_id).await?;
@@ -127,6 +137,20 @@ impl Rooms {
             return Ok(event_id);
         }
         self.allow(session, Act::Send).await?;
+        let completing = Completing::Transaction(&transaction);
+        let outcome = self.redact_in(session, &room, target, content, completing).await;
+        self.answer_once(&transaction, outcome).await
+    }
+
+    /// Redacts an event of a room that was found.
+    pub(super) async fn redact_in(
+        &self,
+        session: &Session,
+        room: &Arc<Room>,
+        target: &EventId,
+        mut content: CanonicalJsonObject,
+        completing: Completing<'_>,
+    ) -> Result<OwnedEventId, RoomError> {
         let mut draft = if room.rules.redaction.content_field_redacts {
             content.extend(object([("redacts", target.as_str().into())]));
             Draft::message("m.room.redaction", content)
@@ -137,25 +161,22 @@ impl Rooms {
         if !room.rules.redaction.content_field_redacts {
             draft.redacts = Some(target.to_owned());
         }
-        let attempt = || self.try_redact(session, &room, target, draft.clone(), &transaction);
-        self.answer_once(&transaction, self.retried(attempt).await).await
+        self.retried(|| self.try_redact(session, room, target, draft.clone(), completing)).await
     }
 
-    async fn try_send(
+    pub(super) async fn try_send(
         &self,
         session: &Session,
         room: &Arc<Room>,
         draft: Draft,
-        transaction: Option<&Transaction>,
+        completing: Completing<'_>,
     ) -> Result<OwnedEventId, RoomError> {
         self.check_relation(room, session.user, &draft).await?;
         let mut writer = self.writer(room).await?;
         relations::require_new_annotation(&mut writer.batch, room, session.user, &draft);
         let time = session.timestamp().unwrap_or_else(|| self.clock().now_ms());
         let (_, event_id) = writer.append_at(Sender::from(session), draft, time).await?;
-        if let Some(transaction) = transaction {
-            writer.require_new(transaction.clone());
-        }
+        completing.note(&mut writer, &event_id);
         writer.commit().await?;
         Ok(event_id)
     }
@@ -166,7 +187,7 @@ impl Rooms {
         room: &Arc<Room>,
         target: &EventId,
         draft: Draft,
-        transaction: &Transaction,
+        completing: Completing<'_>,
     ) -> Result<OwnedEventId, RoomError> {
         let (number, record) = self.stored(room, target).await?;
         let mut writer = self.writer(room).await?;
@@ -175,8 +196,8 @@ impl Rooms {
             return Err(RoomError::Forbidden { why });
         }
         let (by, event_id) = writer.append(Sender::from(session), draft).await?;
+        completing.note(&mut writer, &event_id);
         writer.redact(number, record, by)?;
-        writer.require_new(transaction.clone());
         writer.commit().await?;
         Ok(event_id)
     }
@@ -274,6 +295,14 @@ impl Rooms {
         }
         Ok(())
     }
+}
+
+/// The event that a redaction says it redacts.
+pub(super) fn redacted_by(content: &CanonicalJsonObject) -> Result<OwnedEventId, RoomError> {
+    let redacts = content.get("redacts").and_then(|redacts| redacts.as_str());
+    redacts.and_then(|redacts| EventId::parse(redacts).ok()).ok_or_else(|| RoomError::BadEvent {
+        why: "a redaction must say what it redacts".to_owned(),
+    })
 }
 
 /// One's own events, and others' with the power to.

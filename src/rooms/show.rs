@@ -46,6 +46,7 @@ pub(super) struct Unsigned<'a> {
     pub(super) prev_content: Option<&'a str>,
     pub(super) redacted_because: Option<&'a str>,
     pub(super) transaction_id: Option<&'a str>,
+    pub(super) delay_id: Option<&'a str>,
 }
 
 impl<'a> Unsigned<'a> {
@@ -70,6 +71,7 @@ impl<'a> Unsigned<'a> {
             age_ms: age(event, now_ms),
             membership: Some(visibility.membership_at(event.position).unwrap_or(Membership::Leave)),
             transaction_id,
+            delay_id: event.delay_id.as_deref().filter(|_| event.sender == viewer.user),
             ..Self::default()
         }
     }
@@ -204,6 +206,10 @@ pub(super) fn splice(
     }
     if let Some(id) = unsigned.transaction_id {
         out.push_str(",\"transaction_id\":");
+        push_text(&mut out, id);
+    }
+    if let Some(id) = unsigned.delay_id {
+        out.push_str(",\"org.matrix.msc4140.delay_id\":");
         push_text(&mut out, id);
     }
     out.push_str("}}");

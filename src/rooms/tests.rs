@@ -31,20 +31,20 @@ use crate::{
 };
 
 /// A server with its users.
-struct Sim {
-    db: Db,
-    clock: Clock,
-    rooms: Rooms,
+pub(super) struct Sim {
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) rooms: Rooms,
     profiles: Arc<Mutex<HashMap<UserNumber, Profile>>>,
 }
 
 impl Sim {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::over(Db::in_memory().await).await
     }
 
     /// As after a restart, if `db` is not new.
-    async fn over(db: Db) -> Self {
+    pub(super) async fn over(db: Db) -> Self {
         Self::with(db, Settings::default()).await
     }
 
@@ -69,7 +69,7 @@ impl Sim {
         Self { db, clock, rooms, profiles }
     }
 
-    async fn user(&self, name: &str) -> Session {
+    pub(super) async fn user(&self, name: &str) -> Session {
         let user_id: OwnedUserId = format!("@{name}:localhost").try_into().unwrap();
         let user = self.db.users().intern(&self.db, &*user_id).await.unwrap();
         Session {
@@ -81,11 +81,11 @@ impl Sim {
         }
     }
 
-    async fn room(&self, creator: &Session, preset: Preset) -> OwnedRoomId {
+    pub(super) async fn room(&self, creator: &Session, preset: Preset) -> OwnedRoomId {
         self.rooms.create(creator, &new_room(preset)).await.unwrap()
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         who: &Session,
         room: &OwnedRoomId,
@@ -95,11 +95,11 @@ impl Sim {
         self.rooms.change_membership(who, room, &target.user_id, change, None).await
     }
 
-    async fn join(&self, who: &Session, room: &OwnedRoomId) -> Result<(), RoomError> {
+    pub(super) async fn join(&self, who: &Session, room: &OwnedRoomId) -> Result<(), RoomError> {
         self.change(who, room, who, Change::Join).await
     }
 
-    async fn say(
+    pub(super) async fn say(
         &self,
         who: &Session,
         room: &OwnedRoomId,
@@ -109,7 +109,7 @@ impl Sim {
         self.rooms.send(who, room, "m.room.message", text.into(), content).await
     }
 
-    async fn state(
+    pub(super) async fn state(
         &self,
         who: &Session,
         room: &OwnedRoomId,
@@ -124,7 +124,7 @@ impl Sim {
     }
 
     /// The texts of the messages that `who` sees, oldest first.
-    async fn texts(&self, who: &Session, room: &OwnedRoomId) -> Vec<String> {
+    pub(super) async fn texts(&self, who: &Session, room: &OwnedRoomId) -> Vec<String> {
         let page = self.page(who, room).await.unwrap();
         let mut texts: Vec<String> = page
             .chunk

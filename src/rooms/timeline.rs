@@ -192,15 +192,20 @@ impl Rooms {
         };
         let edge = seen.edge.filter(|_| request.to.is_none());
         let viewer = Viewer::from(session);
+        // A boundary lies after its event: going back, the next page begins before the last one.
+        let end = seen.last_key.map(|key| Boundary(if backward { key - 1 } else { key }));
         let mut state = Vec::new();
         if request.filter.lazy_load_members {
             state = self.senders(&at, &room, &seen.events).await?;
+            if !request.filter.redundant_members {
+                let (from, end) = (request.from.map(|from| from.0), end.map(|end| end.0));
+                state = self.not_sent_yet(session, &room, (from, end), state);
+            }
         }
+        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
         let state = self.client_events(&at, &viewer, &room, &visibility, &state, true).await?;
         let events: Vec<EventRecord> = seen.events.into_iter().map(|(_, event)| event).collect();
         let chunk = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
-        // A boundary lies after its event: going back, the next page begins before the last one.
-        let end = seen.last_key.map(|key| Boundary(if backward { key - 1 } else { key }));
         Ok(Page { start, end, edge, chunk, state })
     }
 
@@ -329,22 +334,43 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         events: &[(i64, EventRecord)],
-    ) -> Result<Vec<EventRecord>, RoomError> {
+    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
         let positions = || events.iter().map(|(_, event)| event.position);
         let (Some(earliest), Some(last)) = (positions().min(), positions().max()) else {
             return Ok(Vec::new());
         };
         let mut missing: BTreeSet<&str> =
             events.iter().map(|(_, event)| event.sender_id.as_str()).collect();
-        let mut members: Vec<EventRecord> = Vec::with_capacity(missing.len());
+        let mut members = Vec::with_capacity(missing.len());
         for position in [earliest, last, u64::MAX] {
             let keys: Vec<&str> = missing.iter().copied().collect();
-            let found = self.state_events_at(at, room, "m.room.member", &keys, position).await?;
-            for member in found {
+            let found = self.state_numbers_at(at, room, "m.room.member", &keys, position).await?;
+            for (number, member) in self.records(at, room, found).await? {
                 missing.remove(member.state_key.as_deref().unwrap_or_default());
-                members.push(member);
+                members.push((number, member));
             }
         }
         Ok(members)
+    }
+
+    /// Those of these members that the device has not from the pages before the one that begins and
+    /// ends there.
+    fn not_sent_yet(
+        &self,
+        session: &Session,
+        room: &Room,
+        (from, end): (Option<i64>, Option<i64>),
+        mut members: Vec<(EventNumber, EventRecord)>,
+    ) -> Vec<(EventNumber, EventRecord)> {
+        let sent = self.sent_members();
+        let mut sending = sent.begin(session, Some(room.number), from);
+        members.retain(|(number, _)| !sending.has(room.number, *number));
+        for (number, _) in &members {
+            sending.send(room.number, *number);
+        }
+        if let Some(end) = end {
+            sent.finish(sending, end);
+        }
+        members
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     rooms::{
         allowances::RateOverride,
         auth_record::{AuthRecord, EventState, SnapshotNumber},
+        delayed::DelayedEvent,
         people::SeenProfile,
         purge::{Block, Job, Purged},
         receipts::{Receipt, ReceiptSlot},
@@ -240,6 +241,21 @@ tables! {
     NAME_WORDS = NameWords "name_words": (String, OwnedUserId) => ();
     /// Names and pictures as member events showed them last.
     SEEN_PROFILES = SeenProfiles "seen_profiles" [Layout::TEXT]: OwnedUserId => Json<SeenProfile>;
+
+    /// Events that are to be sent later, and what became of them, by their ID.
+    DELAYED_EVENTS = DelayedEvents "delayed_events" [Layout::TEXT]: String => Json<DelayedEvent>;
+    /// When something is to be done with them, in ms since the Unix epoch: those that wait are sent,
+    /// those that ended are forgotten.
+    DELAYED_DUE = DelayedDue "delayed_due": (u64, String) => ();
+    /// A user's delayed events: those that wait (0), then by when they ended, in ms since the Unix
+    /// epoch.
+    USER_DELAYED_EVENTS = UserDelayedEvents "user_delayed_events": (UserNumber, u64, String) => ();
+    /// Delayed state events that wait, by room, type and state key.
+    DELAYED_STATE = DelayedState "delayed_state": (RoomNumber, String, String, String) => ();
+    /// The delayed event that a device's request scheduled: by user, device, room and type, and the
+    /// transaction ID.
+    DELAYED_TRANSACTIONS = DelayedTransactions "delayed_transactions":
+        (UserNumber, OwnedDeviceId, String, OwnedTransactionId) => String;
 
     /// What was reported to those who run the server, in the order in which it came.
     REPORTS = Reports "reports" [Layout::TEXT]: u64 => Json<Report>;

@@ -96,6 +96,11 @@ impl SyncFilter {
     pub(super) fn lazy_load_members(&self) -> bool {
         self.state.lazy_load_members || self.timeline.lazy_load_members
     }
+
+    /// Whether members are wanted who were sent before.
+    pub(super) fn redundant_members(&self) -> bool {
+        !self.lazy_load_members() || self.state.redundant_members || self.timeline.redundant_members
+    }
 }
 
 impl TypeFilter {

@@ -16,6 +16,7 @@ mod v3;
 use crate::{rooms::RoomError, storage::StorageError};
 
 pub(crate) use filter::SyncFilter;
+pub(crate) use response::StateForm;
 pub(crate) use sliding::{Body as SlidingBody, Request as SlidingRequest, Sliding, SlidingError};
 pub(crate) use v3::{Request, Sync};
 

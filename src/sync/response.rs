@@ -111,6 +111,32 @@ pub(crate) enum State {
     Before(Events),
     #[serde(rename = "state_after")]
     After(Events),
+    /// The same under the name it had before it was in the spec.
+    #[serde(rename = "org.matrix.msc4222.state_after")]
+    UnstableAfter(Events),
+}
+
+/// Where the state stands to the timeline, and under which name.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum StateForm {
+    /// `state`: as it was before the timeline.
+    #[default]
+    Before,
+    /// `state_after`: as it is after the timeline.
+    After,
+    /// The same under its unstable name, for clients that ask by that.
+    UnstableAfter,
+}
+
+impl StateForm {
+    /// State in this form.
+    pub(super) fn of(self, events: Events) -> State {
+        match self {
+            Self::Before => State::Before(events),
+            Self::After => State::After(events),
+            Self::UnstableAfter => State::UnstableAfter(events),
+        }
+    }
 }
 
 /// A room that the user is invited to.
@@ -156,7 +182,9 @@ impl Default for State {
 impl State {
     fn is_empty(&self) -> bool {
         match self {
-            Self::Before(events) | Self::After(events) => events.is_empty(),
+            Self::Before(events) | Self::After(events) | Self::UnstableAfter(events) => {
+                events.is_empty()
+            }
         }
     }
 }

@@ -1,15 +1,12 @@
 //! One room in a response.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use ruma::UserId;
 
 use super::{
     ephemeral::{receipt_event, typing_event},
-    response::{Events, Joined, Left, State, Summary, Timeline},
+    response::{Events, Joined, Left, State, StateForm, Summary, Timeline},
     timeline::{Stretch, latest},
     v3::{Request, Sync, account_data_event},
 };
@@ -18,6 +15,7 @@ use crate::{
         Boundary, Room, RoomError, Viewer, Visibility,
         auth::membership_in,
         record::{EventNumber, EventRecord, Membership, UserRoom},
+        sent_members::Sending,
     },
     storage::{Range, Snapshot, StorageError, intern::UserNumber, schema::ACCOUNT_DATA},
     users::{Ignored, session::Session},
@@ -34,6 +32,8 @@ pub(super) struct RoomReader<'a> {
     pub(super) at: &'a Snapshot,
     pub(super) session: &'a Session,
     pub(super) request: &'a Request,
+    /// What the device has of the members, if they are not sent again.
+    pub(super) sending: &'a mut Option<Sending>,
     pub(super) room: Arc<Room>,
     pub(super) user_room: &'a UserRoom,
     pub(super) until: u64,
@@ -50,7 +50,7 @@ impl RoomReader<'_> {
     /// The room of a user who is joined. `since` is the client's token; `account_data` what changed
     /// after it.
     pub(super) async fn joined(
-        &self,
+        &mut self,
         since: Option<u64>,
         account_data: Events,
     ) -> Result<Joined, RoomError> {
@@ -103,7 +103,7 @@ impl RoomReader<'_> {
 
     /// The room of a user who has left it, up to their leaving.
     pub(super) async fn left(
-        &self,
+        &mut self,
         since: Option<u64>,
         account_data: Events,
     ) -> Result<Left, RoomError> {
@@ -143,7 +143,7 @@ impl RoomReader<'_> {
     }
 
     /// The timeline, and the state events that belong beside it, as the filter wants them.
-    async fn excerpt(&self, since: Option<u64>, until: u64) -> Result<Excerpt, RoomError> {
+    async fn excerpt(&mut self, since: Option<u64>, until: u64) -> Result<Excerpt, RoomError> {
         let (rooms, filter) = (&self.sync.rooms, &self.request.filter);
         let visibility = rooms.visibility(self.at, &self.room, self.session.user).await?;
         let window = (Boundary::at_position(since.unwrap_or(0)), Boundary::at_position(until));
@@ -156,7 +156,9 @@ impl RoomReader<'_> {
         if filter.state.wants_room(&self.room.id) {
             // State stands before the timeline, unless the client wants it after.
             let upto = match stretch.start {
-                Some(start) if !self.request.use_state_after => u64::try_from(start.0).unwrap_or(0),
+                Some(start) if self.request.state_form == StateForm::Before => {
+                    u64::try_from(start.0).unwrap_or(0)
+                }
                 _ => until,
             };
             state = match since {
@@ -175,6 +177,7 @@ impl RoomReader<'_> {
             }
             state.retain(|(_, event)| filter.state.wants(event));
         }
+        self.note_members(&state, &stretch.events);
         Ok(Excerpt { visibility, stretch, state })
     }
 
@@ -190,23 +193,31 @@ impl RoomReader<'_> {
             .filter(|(_, event)| event.event_type == "m.room.member")
             .filter_map(|(_, event)| event.state_key.clone())
             .collect();
-        let senders: BTreeSet<&UserId> =
-            timeline.iter().map(|(_, event)| &*event.sender_id).collect();
-        for sender in senders {
-            if !known.insert(sender.to_string()) {
-                continue;
-            }
-            let member = self
-                .sync
-                .rooms
-                .state_event_at(self.at, &self.room, "m.room.member", sender.as_str(), upto)
-                .await?;
-            // One that joined within the timeline stands there.
-            if let Some(member) = member {
-                state.push((EventNumber(0), member));
+        let mut senders: Vec<&str> =
+            timeline.iter().map(|(_, event)| event.sender_id.as_str()).collect();
+        senders.retain(|sender| known.insert((*sender).to_owned()));
+        if senders.is_empty() {
+            return Ok(());
+        }
+        // One that joined within the timeline stands there.
+        let rooms = &self.sync.rooms;
+        let mut members =
+            rooms.state_numbers_at(self.at, &self.room, "m.room.member", &senders, upto).await?;
+        if let Some(sending) = &self.sending {
+            members.retain(|member| !sending.has(self.room.number, *member));
+        }
+        state.extend(rooms.records(self.at, &self.room, members).await?);
+        Ok(())
+    }
+
+    /// Notes the member events that the device has with this excerpt.
+    fn note_members(&mut self, state: &Numbered, timeline: &Numbered) {
+        let Some(sending) = self.sending else { return };
+        for (number, event) in state.iter().chain(timeline) {
+            if event.event_type == "m.room.member" {
+                sending.send(self.room.number, *number);
             }
         }
-        Ok(())
     }
 
     /// The excerpt as the client sees it.
@@ -223,9 +234,7 @@ impl RoomReader<'_> {
             limited: stretch.limited,
             events: show(stretch.events).await?,
         };
-        let events = Events { events: show(state).await? };
-        let state =
-            if self.request.use_state_after { State::After(events) } else { State::Before(events) };
+        let state = self.request.state_form.of(Events { events: show(state).await? });
         Ok((timeline, state))
     }
 

@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use super::{Request, Sync, SyncError, SyncFilter, token::SyncToken};
+use super::{Request, StateForm, Sync, SyncError, SyncFilter, token::SyncToken};
 use crate::{
     clock::{Clock, Random},
     config,
@@ -185,7 +185,7 @@ impl ClientSide {
         let request = Request {
             since: self.since,
             filter: filter(self.limit),
-            use_state_after: self.state_after,
+            state_form: if self.state_after { StateForm::After } else { StateForm::Before },
             ..Request::default()
         };
         let response = world.sync(&self.session, &request).await;
@@ -482,6 +482,66 @@ async fn a_lazy_loading_client_gets_the_members_who_speak() {
         .collect();
     assert_eq!(members, ["@alice:localhost", "@bob:localhost"].into());
     assert_eq!(joined["summary"]["m.joined_member_count"], 3);
+}
+
+/// A member event is sent once to a device that goes on from each response, unless it wants it again;
+/// to one that comes back with an older token all is sent again.
+#[tokio::test]
+async fn a_lazy_loading_client_gets_a_member_once() {
+    let mut world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let bob = world.session(user_id!("@bob:localhost")).await;
+    let room = world.public_room(&alice).await;
+    world.change(&bob, &room, Change::Join).await;
+    let filter = |redundant: bool| -> SyncFilter {
+        let state = json!({"lazy_load_members": true, "include_redundant_members": redundant});
+        let filter = json!({"room": {"timeline": {"limit": 1}, "state": state}});
+        serde_json::from_value::<FilterDefinition>(filter).unwrap().into()
+    };
+    let members = |response: &Value| -> usize {
+        let state = response["rooms"]["join"][room.as_str()]["state"]["events"].as_array();
+        let state = state.unwrap().iter().filter(|event| event["type"] == "m.room.member");
+        state.filter(|event| event["state_key"] == "@bob:localhost").count()
+    };
+    for (redundant, expected) in [(false, [0, 0, 1, 1, 0]), (true, [1, 1, 1, 1, 1])] {
+        let request = |since| Request { since, filter: filter(redundant), ..Request::default() };
+        let mut token = since(&world.sync(&alice, &request(None)).await);
+        let mut older = token;
+        for (turn, expected) in expected.into_iter().enumerate() {
+            if turn == 3 {
+                // Another name is another event.
+                let name = format!("Bob {redundant}");
+                let content = object(&json!({"membership": "join", "displayname": name}));
+                let key = bob.user_id.as_str();
+                world.rooms.send_state(&bob, &room, "m.room.member", key, content).await.unwrap();
+            }
+            world.send(&bob, &room, "one").await;
+            world.send(&bob, &room, "two").await;
+            let from = if turn == 2 { older } else { token };
+            let response = world.sync(&alice, &request(Some(from))).await;
+            assert_eq!(members(&response), expected, "turn {turn}: {response:#}");
+            (older, token) = (token, since(&response));
+        }
+    }
+}
+
+/// Clients that ask by the name from before it was in the spec get the answer by that name.
+#[tokio::test]
+async fn state_after_the_timeline_comes_by_the_name_it_is_asked_for() {
+    let world = World::new().await;
+    let alice = world.session(user_id!("@alice:localhost")).await;
+    let room = world.public_room(&alice).await;
+    for (state_form, name) in [
+        (StateForm::Before, "state"),
+        (StateForm::After, "state_after"),
+        (StateForm::UnstableAfter, "org.matrix.msc4222.state_after"),
+    ] {
+        let request = Request { state_form, ..Request::default() };
+        let response = world.sync(&alice, &request).await;
+        let joined = response["rooms"]["join"][room.as_str()].as_object().unwrap();
+        let names: Vec<&String> = joined.keys().filter(|name| name.contains("state")).collect();
+        assert_eq!(names, [name]);
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use super::{
     SyncError,
     e2ee::DeviceLists,
     filter::SyncFilter,
-    response::{Events, Invited, Knocked, Left, Response, Rooms as RoomsResponse, Stripped},
+    response::{
+        Events, Invited, Knocked, Left, Response, Rooms as RoomsResponse, StateForm, Stripped,
+    },
     room::RoomReader,
     token::SyncToken,
 };
@@ -22,6 +24,7 @@ use crate::{
         Rooms,
         receipts::Receipts,
         record::{Membership, UserRoom},
+        sent_members::Sending,
         typing::Typing,
     },
     shutdown::Stopping,
@@ -64,7 +67,7 @@ pub(crate) struct Request {
     /// The whole state of every room again.
     pub(crate) full_state: bool,
     /// State as of the end of the timelines rather than their start.
-    pub(crate) use_state_after: bool,
+    pub(crate) state_form: StateForm,
     /// What the request says of the user.
     pub(crate) presence: Level,
     /// How long to wait for something to happen.
@@ -114,12 +117,13 @@ impl Sync {
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);
         loop {
-            let response = self.now(session, request).await?;
+            let (response, position, sending) = self.now(session, request).await?;
             let first = request.since.is_none() || request.full_state;
-            if first || !response.is_empty() {
-                return Ok(response);
-            }
-            if !self.wait(session, &waiter, deadline).await? {
+            let complete = first || !response.is_empty();
+            if complete || !self.wait(session, &waiter, deadline).await? {
+                if let Some(sending) = sending {
+                    self.rooms.sent_members().finish(sending, position.cast_signed());
+                }
                 return Ok(response);
             }
         }
@@ -150,8 +154,12 @@ impl Sync {
         }
     }
 
-    /// What there is to tell at this moment.
-    async fn now(&self, session: &Session, request: &Request) -> Result<Response, SyncError> {
+    /// What there is to tell at this moment, up to which position, and what it tells of members.
+    async fn now(
+        &self,
+        session: &Session,
+        request: &Request,
+    ) -> Result<(Response, u64, Option<Sending>), SyncError> {
         // The position first: the snapshot then holds everything up to it.
         let until = self.db.visible_position();
         let at = self.db.snapshot();
@@ -175,6 +183,8 @@ impl Sync {
         let presence = self
             .presence_events(&at, session, span, &user_rooms, &device_lists, &request.filter)
             .await?;
+        let mut sending = (!request.filter.redundant_members())
+            .then(|| self.rooms.sent_members().begin(session, None, since.map(u64::cast_signed)));
         for (room, user_room) in user_rooms {
             let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
             self.add_room(
@@ -182,6 +192,7 @@ impl Sync {
                 &at,
                 session,
                 request,
+                &mut sending,
                 until,
                 (room, user_room),
                 account_data,
@@ -189,7 +200,7 @@ impl Sync {
             .await?;
         }
         let next = SyncToken { position: until, to_device: inbox.upto };
-        Ok(Response {
+        let response = Response {
             next_batch: next.to_string(),
             account_data: Events { events: global },
             rooms,
@@ -198,7 +209,8 @@ impl Sync {
             device_lists,
             device_one_time_keys_count: counts.one_time.clone(),
             device_unused_fallback_key_types: counts.unused_fallback.clone(),
-        })
+        };
+        Ok((response, until, sending))
     }
 
     /// Adds one room, if there is something to tell of it.
@@ -209,6 +221,7 @@ impl Sync {
         at: &Snapshot,
         session: &Session,
         request: &Request,
+        sending: &mut Option<Sending>,
         until: u64,
         (number, user_room): (RoomNumber, UserRoom),
         account_data: Events,
@@ -261,11 +274,13 @@ impl Sync {
         }
         let Some(room) = room else {
             // An invitation refused or withdrawn, in a room of which nothing is known.
-            rooms.leave.insert(room_id, Left { account_data, ..Left::default() });
+            let state = request.state_form.of(Events::default());
+            rooms.leave.insert(room_id, Left { state, account_data, ..Left::default() });
             return Ok(());
         };
-        let reader =
-            RoomReader { sync: self, at, session, request, room, user_room: &user_room, until };
+        let user_room = &user_room;
+        let mut reader =
+            RoomReader { sync: self, at, session, request, sending, room, user_room, until };
         if membership == Membership::Join {
             let joined = reader.joined(since, account_data).await?;
             // A room that is new to the client is told of even if a filter leaves nothing.

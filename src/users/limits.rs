@@ -35,6 +35,8 @@ enum Counted {
     RegistrationFrom(IpAddr),
     UploadBy(UserNumber),
     PreviewFor(UserNumber),
+    DelayedBy(UserNumber),
+    DelayedFrom(IpAddr),
     ActOf(UserNumber, Act),
 }
 
@@ -144,6 +146,17 @@ impl Limits {
             Act::Invite => self.settings.invite_user,
         };
         self.take(Counted::ActOf(user, act), own.unwrap_or(usual))
+    }
+
+    /// Counts something that a user does with delayed events.
+    pub(crate) fn delayed_by(&self, user: UserNumber) -> Result<(), LimitExceeded> {
+        self.take(Counted::DelayedBy(user), self.settings.delayed_events)
+    }
+
+    /// Counts something that is done with them from an address, without a login.
+    pub(crate) fn delayed_from(&self, address: Option<IpAddr>) -> Result<(), LimitExceeded> {
+        let Some(address) = address else { return Ok(()) };
+        self.take(Counted::DelayedFrom(network(address)), self.settings.delayed_events)
     }
 
     /// Takes one out of a bucket that holds `burst` and gets `per_minute` new ones (GCRA).

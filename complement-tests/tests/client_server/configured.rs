@@ -196,3 +196,18 @@ async fn register_with_token(server: &Server, name: &str, token: &str) -> Client
     }
     anonymous.logged_in(&answer, "a good password")
 }
+
+/// Where delayed events are off nothing is scheduled, and nothing sent at once instead.
+#[tokio::test]
+async fn delayed_events_can_be_off() {
+    let server = Server::start(&Config::default().with("delayed_events.max_delay_ms", 0));
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let path = ["rooms", room.as_str(), "send", "m.room.message", "t"];
+    let request = alice.put(path, json!({ "body": "later" }));
+    request.query("org.matrix.msc4140.delay", "1000").await.fails(403, "M_FORBIDDEN");
+    let versions = alice.get("/_matrix/client/versions").await.ok();
+    assert_eq!(versions["unstable_features"]["org.matrix.msc4140"], false);
+    let capabilities = alice.get("capabilities").await.ok();
+    assert!(capabilities["capabilities"]["org.matrix.msc4140.delayed_events"].is_null());
+}

@@ -15,6 +15,7 @@ mod account_data;
 mod bad_input;
 mod capabilities;
 mod configured;
+mod delayed_events;
 mod device_lists;
 mod devices;
 mod discovery;

@@ -12,6 +12,7 @@ use ruma::api::client::{
     },
     voip::get_turn_server_info,
 };
+use serde_json::json;
 use sha1::Sha1;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         extract::{Client, Ruma},
     },
     clock::Clock,
-    config::Config,
+    config::{Config, DelayedEvents},
     push::Vapid,
     rooms::{DEFAULT_VERSION, SUPPORTED_VERSIONS},
     users::Accounts,
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) async fn get_capabilities(
     State(accounts): State<Accounts>,
     State(vapid): State<Vapid>,
+    State(config): State<Arc<Config>>,
     Client { session, .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
     let versions = SUPPORTED_VERSIONS.into_iter();
@@ -49,6 +51,13 @@ pub(crate) async fn get_capabilities(
     if accounts.is_admin(session.user).await? {
         capabilities.account_moderation.lock = true;
         capabilities.account_moderation.suspend = true;
+    }
+    let delayed = &config.delayed_events;
+    if delayed.max_delay_ms > 0 {
+        let DelayedEvents { max_delay_ms, max_scheduled } = delayed;
+        let value = json!({ "max_delay_ms": max_delay_ms, "max_scheduled": max_scheduled });
+        let set = capabilities.set("org.matrix.msc4140.delayed_events", value);
+        set.map_err(|error| ApiError::internal(&error))?;
     }
     Ok(Ruma(Response::new(capabilities)))
 }

@@ -8,6 +8,7 @@ pub(crate) mod backup;
 pub(crate) mod capabilities;
 pub(crate) mod create_room;
 pub(crate) mod dehydrated_device;
+pub(crate) mod delayed_events;
 pub(crate) mod device;
 pub(crate) mod directory;
 pub(crate) mod filter;

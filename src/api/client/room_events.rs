@@ -1,8 +1,12 @@
 //! Sending events to rooms and reading single ones.
 
-use axum::extract::State;
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+};
 use ruma::{
-    CanonicalJsonObject,
+    CanonicalJsonObject, RoomId,
     api::client::{
         context::get_context,
         message::send_message_event,
@@ -19,24 +23,48 @@ use crate::{
         error::ApiError,
         extract::{Client, Ruma},
     },
-    rooms::Rooms,
+    rooms::{
+        Rooms,
+        delayed::{DelayedEvents, NewDelayed},
+    },
+    users::session::Session,
 };
+
+use super::delayed_events::{Scheduled, delay_in, deployed};
 
 /// A content that a client sent, as canonical JSON.
 pub(super) fn content(json: &RawValue) -> Result<CanonicalJsonObject, ApiError> {
     Ok(crate::rooms::content(json.get())?)
 }
 
+/// Answers a request whose event is to be sent later.
+async fn schedule(
+    delayed: &DelayedEvents,
+    session: &Session,
+    room_id: &RoomId,
+    new: NewDelayed,
+) -> Result<Response, ApiError> {
+    let delay_id = delayed.schedule(session, room_id, new).await.map_err(deployed)?;
+    Ok(Json(Scheduled { delay_id }).into_response())
+}
+
 /// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
 pub(crate) async fn send_message(
     State(rooms): State<Rooms>,
+    State(delayed): State<DelayedEvents>,
+    RawQuery(query): RawQuery,
     Client { session, request, .. }: Client<send_message_event::v3::Request>,
-) -> Result<Ruma<send_message_event::v3::Response>, ApiError> {
+) -> Result<Response, ApiError> {
     let content = content(request.body.json())?;
     let event_type = request.event_type.to_string();
+    if let Some(delay_ms) = delay_in(query.as_deref())? {
+        let transaction = Some(request.txn_id);
+        let new = NewDelayed { event_type, state_key: None, content, delay_ms, transaction };
+        return schedule(&delayed, &session, &request.room_id, new).await;
+    }
     let event_id =
         rooms.send(&session, &request.room_id, &event_type, &request.txn_id, content).await?;
-    Ok(Ruma(send_message_event::v3::Response::new(event_id)))
+    Ok(Ruma(send_message_event::v3::Response::new(event_id)).into_response())
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
@@ -52,14 +80,21 @@ pub(crate) async fn redact(
 /// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`
 pub(crate) async fn send_state(
     State(rooms): State<Rooms>,
+    State(delayed): State<DelayedEvents>,
+    RawQuery(query): RawQuery,
     Client { session, request, .. }: Client<send_state_event::v3::Request>,
-) -> Result<Ruma<send_state_event::v3::Response>, ApiError> {
+) -> Result<Response, ApiError> {
     let content = content(request.body.json())?;
     let event_type = request.event_type.to_string();
+    if let Some(delay_ms) = delay_in(query.as_deref())? {
+        let state_key = Some(request.state_key);
+        let new = NewDelayed { event_type, state_key, content, delay_ms, transaction: None };
+        return schedule(&delayed, &session, &request.room_id, new).await;
+    }
     let event_id = rooms
         .send_state(&session, &request.room_id, &event_type, &request.state_key, content)
         .await?;
-    Ok(Ruma(send_state_event::v3::Response::new(event_id)))
+    Ok(Ruma(send_state_event::v3::Response::new(event_id)).into_response())
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/state`

@@ -2,14 +2,14 @@
 
 use axum::{
     Json,
-    extract::State,
+    extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
 use ruma::api::client::sync::sync_events::v3::{Filter, Request};
 
 use crate::{
     api::{error::ApiError, extract::Client},
-    sync::{self, Sync, SyncFilter, token::SyncToken},
+    sync::{self, StateForm, Sync, SyncFilter, token::SyncToken},
     users::{Filters, presence::Level},
 };
 
@@ -17,6 +17,7 @@ use crate::{
 pub(crate) async fn sync_events(
     State(sync): State<Sync>,
     State(filters): State<Filters>,
+    RawQuery(query): RawQuery,
     Client { session, request, .. }: Client<Request>,
 ) -> Result<Response, ApiError> {
     let since: Option<SyncToken> = match request.since.as_deref() {
@@ -41,9 +42,19 @@ pub(crate) async fn sync_events(
         since,
         filter,
         full_state: request.full_state,
-        use_state_after: request.use_state_after,
+        state_form: match request.use_state_after {
+            true => StateForm::After,
+            false if asks_by_old_name(query.as_deref()) => StateForm::UnstableAfter,
+            false => StateForm::Before,
+        },
         presence: Level::named(&request.set_presence).unwrap_or_default(),
         timeout: request.timeout.unwrap_or_default(),
     };
     Ok(Json(sync.v3(&session, &request).await?).into_response())
+}
+
+/// Whether the state after the timeline is asked for by the name it had before it was in the spec.
+fn asks_by_old_name(query: Option<&str>) -> bool {
+    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .any(|(name, value)| name == "org.matrix.msc4222.use_state_after" && value == "true")
 }

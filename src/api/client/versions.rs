@@ -1,12 +1,20 @@
 //! Which versions of the specification are served.
 
-use axum::response::{IntoResponse, Response as HttpResponse};
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response as HttpResponse},
+};
 use http::header;
 use ruma::api::client::discovery::get_supported_versions::{Request, Response, Server};
 
-use crate::api::{
-    error::ApiError,
-    extract::{MaybeClient, Ruma},
+use crate::{
+    api::{
+        error::ApiError,
+        extract::{MaybeClient, Ruma},
+    },
+    config::Config,
 };
 
 /// Those whose additions are all there. Clients hide what they would do without a feature as soon
@@ -52,11 +60,14 @@ const FEATURES: [(&str, bool); 31] = [
 ///
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>
 pub(crate) async fn get_versions(
+    State(config): State<Arc<Config>>,
     MaybeClient { .. }: MaybeClient<Request>,
 ) -> Result<HttpResponse, ApiError> {
     let mut response = Response::new(VERSIONS.map(str::to_owned).to_vec());
     response.unstable_features =
         FEATURES.into_iter().map(|(name, on)| (name.to_owned(), on)).collect();
+    let delayed_events = config.delayed_events.max_delay_ms > 0;
+    response.unstable_features.insert("org.matrix.msc4140".to_owned(), delayed_events);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     response.server = Some(Server::new("myelin".to_owned(), version));
     // The answer may depend on who asks, some day: caches must not mix them up.

@@ -437,7 +437,7 @@ impl Search<'_> {
         if around.profiles {
             let mut all: Vec<(i64, EventRecord)> = vec![(key, record.clone())];
             all.extend(before.iter().chain(&after).cloned());
-            for member in self.rooms.senders(&self.at, room, &all).await? {
+            for (_, member) in self.rooms.senders(&self.at, room, &all).await? {
                 if let Some(user) = member.state_key.as_deref().and_then(|key| key.try_into().ok())
                 {
                     profiles.push((user, Profile::in_content(member.content())));
