@@ -188,6 +188,10 @@ impl Visibility {
 
     /// The same as [`Self::allows`], also for events of users who are ignored.
     pub(crate) fn allows_whoever_sent(&self, event: &EventRecord) -> bool {
+        // What is not part of the room is nobody's to read, whoever knows its ID.
+        if event.rejected || event.soft_failed {
+            return false;
+        }
         let position = event.position;
         let before = position.saturating_sub(1);
         let own_membership = event.is_state_of("m.room.member", &self.user_id);

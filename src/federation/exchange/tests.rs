@@ -495,3 +495,46 @@ async fn who_is_not_in_a_room_reads_nothing_of_it() {
     let error = stranger.federation.ask(&us, request, LIMITS).await.unwrap_err();
     assert!(matches!(error, PeerError::Refused { status: StatusCode::FORBIDDEN, .. }), "{error:?}");
 }
+
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#rejection>
+#[tokio::test]
+async fn a_rejected_event_is_shown_to_nobody() {
+    let network = Network::default();
+    let (b, bob, mut peer, joined) = meeting(&network).await;
+    let us = b.server.federation().server_name().to_owned();
+    let mut grab = joined.message(&joined.last, "grab");
+    grab["type"] = json!("m.room.power_levels");
+    grab["state_key"] = json!("");
+    grab["content"] = json!({ "users": { &joined.user: 100 } });
+    let (grab_id, grab) = peer.sign(grab);
+    let mut orphan = joined.message(&joined.last, "orphan");
+    orphan["prev_events"] = json!([]);
+    let (orphan_id, orphan) = peer.sign(orphan);
+    let (fence_id, fence) = peer.sign(joined.message(&joined.last, "fence"));
+    peer.send(&us, &[&grab, &orphan, &fence]).await.unwrap();
+    arrives(&b, &bob, &joined.room, &fence_id).await;
+    for event in [&grab_id, &orphan_id] {
+        let path = format!("/v3/rooms/{}/event/{event}", joined.room);
+        assert_eq!(b.get(&path, Some(&bob)).await.0, StatusCode::NOT_FOUND, "{event}");
+    }
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#soft-failure>
+#[tokio::test]
+async fn an_event_sent_around_a_ban_is_shown_to_nobody() {
+    let network = Network::default();
+    let (b, bob, mut peer, joined) = meeting(&network).await;
+    let us = b.server.federation().server_name().to_owned();
+    let (id, evasion) = peer.sign(joined.message(&joined.last, "evasion"));
+    let path = format!("/v3/rooms/{}/ban", joined.room);
+    let body = json!({ "user_id": joined.user });
+    assert_eq!(b.post(&path, Some(&bob), body).await.0, StatusCode::OK);
+    peer.send(&us, &[&evasion]).await.unwrap();
+    let rooms = b.server.rooms();
+    let room_id: ruma::OwnedRoomId = joined.room.as_str().try_into().unwrap();
+    let room = rooms.room(&room_id).await.unwrap();
+    let event: ruma::OwnedEventId = id.as_str().try_into().unwrap();
+    eventually("the evasion", async || rooms.pdu(&room, &event).await.unwrap().is_some()).await;
+    let path = format!("/v3/rooms/{}/event/{id}", joined.room);
+    assert_eq!(b.get(&path, Some(&bob)).await.0, StatusCode::NOT_FOUND);
+}
