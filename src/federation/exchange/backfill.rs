@@ -3,7 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use futures::{
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UInt,
     api::{
         Direction,
         federation::{backfill::get_backfill, event::get_event_by_timestamp},
@@ -290,7 +290,10 @@ impl Exchange {
         let request = get_backfill::v1::Request::new(room.id.clone(), from.to_vec(), limit);
         let answer = self.federation.ask(server, request, EVENTS).await.map_err(Failed::Peer)?;
         let events = answer.pdus.get(..answer.pdus.len().min(MAX_EVENTS)).unwrap_or_default();
-        let pdus = behind(self.verified(room, events, server).await, from);
+        let mut pdus = self.verified(room, events, server).await;
+        // Of others nobody knows that they belong there.
+        let asked_for = behind(&pdus, from);
+        pdus.retain(|pdu| asked_for.contains(pdu.event_id()));
         let needed = self.rooms.needed_for_backfill(room, &pdus).await?;
         let mut missing = needed.auth_events;
         for _ in 0..MAX_AUTH_ROUNDS {
@@ -321,17 +324,16 @@ impl From<RoomError> for Failed {
     }
 }
 
-/// Those of these events that were asked for: `from` and what these refer to, and so on. Of others
-/// nobody knows that they belong there.
-fn behind(pdus: Vec<Pdu>, from: &[OwnedEventId]) -> Vec<Pdu> {
-    let mut by_id: HashMap<OwnedEventId, Pdu> =
-        pdus.into_iter().map(|pdu| (pdu.event_id().to_owned(), pdu)).collect();
-    let mut next: Vec<OwnedEventId> = from.to_vec();
-    let mut found = Vec::with_capacity(by_id.len());
+/// The IDs of `from` and of what these refer to, and so on, as far as they are among these events.
+pub(super) fn behind(pdus: &[Pdu], from: &[OwnedEventId]) -> HashSet<OwnedEventId> {
+    let by_id: HashMap<&EventId, &Pdu> = pdus.iter().map(|pdu| (pdu.event_id(), pdu)).collect();
+    let mut next: Vec<&EventId> = from.iter().map(|id| &**id).collect();
+    let mut found = HashSet::new();
     while let Some(id) = next.pop() {
-        if let Some(pdu) = by_id.remove(&id) {
-            next.extend_from_slice(pdu.prev_events());
-            found.push(pdu);
+        if let Some(pdu) = by_id.get(id)
+            && found.insert(id.to_owned())
+        {
+            next.extend(pdu.prev_events().iter().map(|id| &**id));
         }
     }
     found

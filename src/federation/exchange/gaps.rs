@@ -17,7 +17,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::Exchange;
+use super::{Exchange, backfill::behind};
 use crate::rooms::{
     Room, RoomError,
     ingest::{Ingested, Verdict},
@@ -148,7 +148,13 @@ impl Exchange {
             }
         };
         let events = answer.events.get(..answer.events.len().min(50)).unwrap_or_default();
-        let mut pdus = self.verified(room, events, server).await;
+        let pdus = self.verified(room, events, server).await;
+        // What lies behind what is here is history: taken for news it would become an end of the
+        // graph, with a state from long ago.
+        let edge = self.rooms.backward_extremities(room).await?;
+        let history = behind(&pdus, &edge);
+        let mut pdus: Vec<Pdu> =
+            pdus.into_iter().filter(|pdu| !history.contains(pdu.event_id())).collect();
         pdus.retain(|earlier| earlier.event_id() != pdu.event_id());
         pdus.sort_by_key(Pdu::depth);
         Ok(pdus)
