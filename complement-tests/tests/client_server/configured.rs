@@ -1,8 +1,11 @@
 //! Accounts on servers with other settings than the usual ones.
 
+mod deliveries;
+mod limits;
 mod mail;
 mod presence;
 mod push;
+mod retention;
 
 use complement_tests::{Client, Config, Server, must_match, text};
 use serde_json::{Value, json};

@@ -26,6 +26,7 @@ mod login;
 mod media;
 mod membership;
 mod messages;
+mod moderation;
 mod notifications;
 mod profile;
 mod receipts;
