@@ -24,17 +24,17 @@ use crate::{server::Areas, users::mail::VALIDATION_PATH};
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes = content(encryption(delayed_events(rooms(accounts(routes)))));
+    let routes = content(encryption(delayed_events(rooms(notifying(accounts(routes))))));
     let routes = super::admin::routes::add(routes);
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
 
-/// Accounts, devices, profiles, account data, push rules.
+/// Accounts, devices, profiles, account data.
 fn accounts(routes: Routes) -> Routes {
     use ruma::api::client::{
         account as a, admin as ad, appservice as b, config as c, device as d, discovery,
-        filter as f, profile as p, push, session as s, tag as t, thirdparty as tp, voip as v,
+        filter as f, profile as p, session as s, tag as t, thirdparty as tp, voip as v,
     };
     const POST: MethodFilter = MethodFilter::POST;
     routes
@@ -121,6 +121,15 @@ fn accounts(routes: Routes) -> Routes {
         .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
         .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
         .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
+        .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
+        .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
+}
+
+/// Push rules, pushers, notifications.
+fn notifying(routes: Routes) -> Routes {
+    use ruma::api::client::push;
+    const POST: MethodFilter = MethodFilter::POST;
+    routes
         .add::<push::get_notifications::v3::Request, _, _>(notifications::get_notifications)
         .add::<push::get_pushers::v3::Request, _, _>(pushers::get_pushers)
         .add::<push::set_pusher::v3::Request, _, _>(pushers::set_pusher)
@@ -136,8 +145,6 @@ fn accounts(routes: Routes) -> Routes {
         .add::<push::set_pushrule_actions::v3::Request, _, _>(push_rules::set_pushrule_actions)
         .add::<push::get_pushrule_enabled::v3::Request, _, _>(push_rules::get_pushrule_enabled)
         .add::<push::set_pushrule_enabled::v3::Request, _, _>(push_rules::set_pushrule_enabled)
-        .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
-        .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
 }
 
 /// Other servers.

@@ -11,7 +11,7 @@ async fn set(admin: &Client, what: &str, key: &str, user: &Client, on: bool) -> 
     admin.put(path(what, &user.user_id).as_str(), json!({ key: on })).await.ok()
 }
 
-/// "clients SHOULD NOT invalidate access tokens on locked accounts"; "M_USER_LOCKED … soft_logout".
+/// "clients SHOULD NOT invalidate access tokens on locked accounts"; `M_USER_LOCKED`, `soft_logout`.
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#account-locking>
 #[tokio::test]
 async fn a_locked_account_can_only_log_out_until_it_is_unlocked() {

@@ -72,7 +72,7 @@ async fn highlights_and_what_was_read_are_told_apart() {
         "msgtype": "m.text", "body": "for you", "m.mentions": { "user_ids": [alice.user_id] },
     });
     let mention = bob.send(&room, "m.room.message", mention).await;
-    let root = bob.say(&room, "after").await;
+    let plain = bob.say(&room, "after").await;
     alice.post(["rooms", &room, "receipt", "m.read", &mention], json!({})).await.ok();
 
     let page = alice.get("notifications").query("only", "highlight").await.ok();
@@ -88,11 +88,11 @@ async fn highlights_and_what_was_read_are_told_apart() {
     assert_eq!(read, [false, true, true]);
 
     // A thread is read by itself.
-    let relation = json!({ "rel_type": "m.thread", "event_id": root });
+    let relation = json!({ "rel_type": "m.thread", "event_id": plain });
     let answer = json!({ "msgtype": "m.text", "body": "in a thread", "m.relates_to": relation });
     bob.send(&room, "m.room.message", answer).await;
     let main = json!({ "thread_id": "main" });
-    alice.post(["rooms", &room, "receipt", "m.read", &root], main).await.ok();
+    alice.post(["rooms", &room, "receipt", "m.read", &plain], main).await.ok();
     let page = alice.get("notifications").query("limit", "2").await.ok();
     let read: Vec<&Value> =
         page["notifications"].as_array().unwrap().iter().map(|one| &one["read"]).collect();

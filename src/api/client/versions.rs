@@ -19,7 +19,10 @@ use crate::{
 
 /// Those whose additions are all there. Clients hide what they would do without a feature as soon
 /// as it is named here, so a wrong one is worse than a missing one.
-const VERSIONS: [&str; 7] = ["r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6"];
+const VERSIONS: [&str; 13] = [
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11", "v1.12",
+];
 
 /// Names under which clients look for features, in the spec by now or never to be.
 const FEATURES: [(&str, bool); 31] = [

@@ -341,15 +341,15 @@ async fn a_pusher_is_switched_off_and_on() {
 #[tokio::test]
 async fn a_dead_gateway_harms_nobody_else() {
     let server = server();
-    let (dead, alive) = (Gateway::start().await, Gateway::start().await);
+    let (dead, living) = (Gateway::start().await, Gateway::start().await);
     dead.set(Mood::Silent);
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = bob.create_room_with(&[&alice]).await;
     set(&alice, pusher(&dead, "dead")).await;
-    set(&alice, pusher(&alive, "alive")).await;
+    set(&alice, pusher(&living, "living")).await;
     for _ in 0..5 {
         let event = bob.say(&room, "hello").await;
-        assert_eq!(alive.next().await["event_id"], event);
+        assert_eq!(living.next().await["event_id"], event);
     }
 }
 

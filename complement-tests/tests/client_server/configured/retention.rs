@@ -1,9 +1,10 @@
 //! Messages that live for a while, and what administrators remove.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use complement_tests::{Client, Config, Server};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Asks again until it is so.
 async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
