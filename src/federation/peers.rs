@@ -129,7 +129,7 @@ impl Federation {
     }
 
     /// Sends a request that may be unsigned, unless the server did not answer lately, and returns
-    /// its success or redirect when it begins. What `limits` mean is said at [`Transport::open`].
+    /// its success or redirect when it begins. What `limits` mean is said at [`federation::Transport::open`].
     ///
     /// # Errors
     /// [`PeerError`].
