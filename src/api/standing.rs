@@ -48,14 +48,26 @@ pub(super) async fn check<R: IncomingRequest>(
         return Err(locked());
     }
     if standing.suspended && is_one_of::<R>(&NOT_FOR_SUSPENDED) {
-        return Err(ApiError::new(ErrorKind::UserSuspended, "This account has been suspended"));
+        return Err(suspended());
     }
     Ok(())
+}
+
+/// Refuses those who are suspended, at an endpoint that ruma has no type for.
+pub(super) async fn check_suspended(
+    sessions: &Sessions,
+    session: &Session,
+) -> Result<(), ApiError> {
+    if sessions.standing(session.user).await?.suspended { Err(suspended()) } else { Ok(()) }
 }
 
 /// Refuses those who are locked out.
 pub(super) async fn check_locked(sessions: &Sessions, session: &Session) -> Result<(), ApiError> {
     if sessions.standing(session.user).await?.locked { Err(locked()) } else { Ok(()) }
+}
+
+fn suspended() -> ApiError {
+    ApiError::new(ErrorKind::UserSuspended, "This account has been suspended")
 }
 
 fn locked() -> ApiError {

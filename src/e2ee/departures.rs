@@ -42,21 +42,26 @@ impl Keys {
             if row.membership != Membership::Join || row.position > at {
                 continue;
             }
-            // The last row of each of this server's users there is what they are to the room now.
-            let rows = MEMBERSHIPS.scan(db, &Range::prefix(&(room,)), usize::MAX).await?;
-            let mut here: BTreeMap<UserNumber, Option<u64>> = BTreeMap::new();
-            for ((_, member, position), membership) in rows {
-                let since = here.entry(member).or_default();
-                *since = match membership {
-                    Membership::Join => Some(since.unwrap_or(position)),
-                    _ => None,
-                };
-            }
-            if here.values().flatten().any(|since| *since <= at) {
+            if self.is_held_since(room, at).await? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether somebody of this server was in a room at a stream position and has been since then.
+    async fn is_held_since(&self, room: RoomNumber, at: u64) -> Result<bool, StorageError> {
+        // The last row of each of this server's users there is what they are to the room now.
+        let rows = MEMBERSHIPS.scan(self.db(), &Range::prefix(&(room,)), usize::MAX).await?;
+        let mut here: BTreeMap<UserNumber, Option<u64>> = BTreeMap::new();
+        for ((_, member, position), membership) in rows {
+            let since = here.entry(member).or_default();
+            *since = match membership {
+                Membership::Join => Some(since.unwrap_or(position)),
+                _ => None,
+            };
+        }
+        Ok(here.values().flatten().any(|since| *since <= at))
     }
 
     /// Looks at who left rooms: with whom no room is shared any more, of them nothing is kept, and
@@ -75,9 +80,10 @@ impl Keys {
             // The last position at which each of them was surely still heard of.
             let mut concerned: BTreeMap<UserNumber, u64> = BTreeMap::new();
             for ((position, room, user), ()) in &rows {
-                for user in self.concerned(*room, *user).await? {
-                    let until = concerned.entry(user).or_insert(position.saturating_sub(1));
-                    *until = (*until).min(position.saturating_sub(1));
+                let at = position.saturating_sub(1);
+                for user in self.concerned(*room, *user, at).await? {
+                    let until = concerned.entry(user).or_insert(at);
+                    *until = (*until).min(at);
                 }
             }
             let mut batch = Batch::unsynced();
@@ -101,15 +107,16 @@ impl Keys {
     }
 
     /// Whose lists a departure concerns: that of who left, or of everybody in a room that nobody of
-    /// this server is in any more.
+    /// this server has been in without a break since the stream position before it.
     async fn concerned(
         &self,
         room: RoomNumber,
         user: UserNumber,
+        at: u64,
     ) -> Result<BTreeSet<UserNumber>, StorageError> {
         let db = self.db();
         let mut users = BTreeSet::from([user]);
-        if !ROOM_SERVERS.contains(db, &(room, &*self.shared.server_name)).await? {
+        if !self.is_held_since(room, at).await? {
             let members = Range::prefix(&(room, Membership::Join));
             let rows = ROOM_MEMBERS.scan(db, &members, usize::MAX).await?;
             users.extend(rows.into_iter().map(|((_, _, member), _)| member));

@@ -18,11 +18,13 @@ use crate::{
         error::ApiError,
         extract::Client,
         json::{ClientJson, MaybeClientJson},
+        standing,
     },
     rooms::{
         Rooms,
         delayed::{Action, DelayedError, DelayedEvent, DelayedEvents, Ending, NewDelayed},
     },
+    users::session::Sessions,
 };
 
 /// The parameter of the ordinary endpoints that schedules an event.
@@ -75,8 +77,10 @@ pub(crate) struct Schedule {
 /// `PUT /_matrix/client/unstable/org.matrix.msc4140/rooms/{roomId}/delayed_event/{eventType}/{txnId}`
 pub(crate) async fn schedule(
     State(delayed): State<DelayedEvents>,
+    State(sessions): State<Sessions>,
     ClientJson { session, arguments, value }: ClientJson<Schedule>,
 ) -> Result<Json<Scheduled>, ApiError> {
+    standing::check_suspended(&sessions, &session).await?;
     let [room_id, event_type, transaction] = <[String; 3]>::try_from(arguments)
         .map_err(|_| ApiError::invalid_param("the path has three parts"))?;
     let room_id = OwnedRoomId::try_from(room_id).map_err(ApiError::invalid_param)?;

@@ -18,10 +18,14 @@ use crate::{
         error::ApiError,
         extract::{Client, Public, Ruma},
         json::ClientJson,
+        standing,
     },
     federation::Federation,
     rooms::Rooms,
-    users::{Accounts, Profile, Profiles, session::Session},
+    users::{
+        Accounts, Profile, Profiles,
+        session::{Session, Sessions},
+    },
 };
 
 /// The profile of a user of this server.
@@ -83,6 +87,7 @@ pub(crate) async fn get_profile_field(
 pub(crate) async fn set_profile_field(
     State(rooms): State<Rooms>,
     State(profiles): State<Profiles>,
+    State(sessions): State<Sessions>,
     ClientJson { session, arguments, mut value }: ClientJson<serde_json::Map<String, JsonValue>>,
 ) -> Result<axum::Json<serde_json::Map<String, JsonValue>>, ApiError> {
     let [user_id, key] = arguments.as_slice() else {
@@ -90,6 +95,7 @@ pub(crate) async fn set_profile_field(
     };
     let user_id: OwnedUserId = user_id.as_str().try_into().map_err(ApiError::invalid_param)?;
     check_own(&session, &user_id)?;
+    standing::check_suspended(&sessions, &session).await?;
     let value = value
         .remove(key)
         .ok_or_else(|| ApiError::new(ErrorKind::MissingParam, format!("{key} is missing")))?;

@@ -372,7 +372,8 @@ impl Rooms {
         Ok(Session {
             user_id: user_id.to_owned(),
             user,
-            device_id: "".into(),
+            // No device that anybody can choose has such an ID.
+            device_id: "\u{1}".into(),
             guest: false,
             appservice: None,
         })
