@@ -172,6 +172,7 @@ impl Synapse {
             "room_list_publication_rules": [{ "action": "allow" }],
             "trusted_key_servers": [],
             "rc_joins": { "local": unlimited, "remote": unlimited },
+            "rc_presence": { "per_user": unlimited },
             "rc_login": { "address": unlimited, "account": unlimited },
             "rc_invites": {
                 "per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited,
