@@ -218,8 +218,8 @@ fn servers(routes: Routes) -> Routes {
 /// Rooms: creating, being in them, sending, reading.
 fn rooms(routes: Routes) -> Routes {
     use ruma::api::client::{
-        alias, context, directory, knock, membership, message, read_marker, receipt, redact,
-        relations as rel, reporting as rep, room, search, space, state, sync, threads,
+        alias, context, directory, knock, membership, message, peeking, read_marker, receipt,
+        redact, relations as rel, reporting as rep, room, search, space, state, sync, threads,
         typing as ty, user_directory,
     };
     routes
@@ -285,6 +285,18 @@ fn rooms(routes: Routes) -> Routes {
         .add::<receipt::create_receipt::v3::Request, _, _>(receipts::create_receipt)
         .add::<read_marker::set_read_marker::v3::Request, _, _>(receipts::set_read_markers)
         .add::<sync::sync_events::v3::Request, _, _>(client::sync::sync_events)
+        .add::<peeking::get_current_state::v3::Request, _, _>(client::old_sync::get_room)
+        .add::<peeking::listen_to_new_events::v3::Request, _, _>(client::old_sync::get_events)
+        .path(
+            MethodFilter::GET,
+            "/_matrix/client/v3/initialSync",
+            client::old_sync::get_initial_sync,
+        )
+        .path(
+            MethodFilter::GET,
+            "/_matrix/client/r0/initialSync",
+            client::old_sync::get_initial_sync,
+        )
         .path(
             MethodFilter::POST,
             "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",

@@ -80,6 +80,11 @@ impl From<Filter> for TypeFilter {
 }
 
 impl SyncFilter {
+    /// Everything, with at most so many events of each room.
+    pub(super) fn with_limit(limit: u64) -> Self {
+        Self { timeline: EventFilter::any(limit), ..Self::default() }
+    }
+
     /// Whether anything of `room` is wanted.
     pub(super) fn wants_room(&self, room: &RoomId) -> bool {
         self.rooms.contains(room)

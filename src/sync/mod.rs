@@ -2,6 +2,7 @@
 
 pub(crate) mod e2ee;
 mod ephemeral;
+mod events;
 mod filter;
 mod presence;
 mod response;
@@ -15,6 +16,7 @@ mod v3;
 
 use crate::{rooms::RoomError, storage::StorageError};
 
+pub(crate) use events::{EventStream, InitialRoom, InitialSync};
 pub(crate) use filter::SyncFilter;
 pub(crate) use response::StateForm;
 pub(crate) use sliding::{Body as SlidingBody, Request as SlidingRequest, Sliding, SlidingError};

@@ -180,6 +180,15 @@ impl Default for State {
 }
 
 impl State {
+    /// Its events, in whatever form.
+    pub(super) fn into_events(self) -> Vec<Box<RawValue>> {
+        match self {
+            Self::Before(events) | Self::After(events) | Self::UnstableAfter(events) => {
+                events.events
+            }
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Self::Before(events) | Self::After(events) | Self::UnstableAfter(events) => {

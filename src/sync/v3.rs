@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// The longest a request waits, whatever the client asks for.
-const LONGEST_WAIT: Duration = Duration::from_mins(2);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 /// Answers syncs.
 #[derive(Clone)]
@@ -92,6 +92,11 @@ impl Sync {
         stopping: Stopping,
     ) -> Self {
         Self { db, rooms, typing, receipts, e2ee, unread, presence, sessions, stopping }
+    }
+
+    /// Whether the server stops.
+    pub(super) fn stopping(&self) -> &Stopping {
+        &self.stopping
     }
 
     /// What happened since the token: at once if there is something, or when something happens, or

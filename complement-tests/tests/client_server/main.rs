@@ -28,6 +28,7 @@ mod membership;
 mod messages;
 mod moderation;
 mod notifications;
+mod old_sync;
 mod profile;
 mod receipts;
 mod redaction;

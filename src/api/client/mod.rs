@@ -17,6 +17,7 @@ pub(crate) mod login;
 pub(crate) mod media;
 pub(crate) mod media_download;
 pub(crate) mod notifications;
+pub(crate) mod old_sync;
 pub(crate) mod people;
 pub(crate) mod presence;
 pub(crate) mod profile;

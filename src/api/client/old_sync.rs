@@ -1,0 +1,67 @@
+//! Syncing as it was before `/sync`, and looking into rooms from outside.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use ruma::{OwnedRoomId, api::client::peeking::get_current_state};
+use serde::Deserialize;
+
+use crate::{
+    api::{error::ApiError, extract::Client, json::ClientJson},
+    sync::{EventStream, InitialRoom, InitialSync, Sync, token::SyncToken},
+};
+
+/// The query of `/events`.
+#[derive(Deserialize)]
+pub(crate) struct Stream {
+    from: Option<String>,
+    /// In ms.
+    timeout: Option<u64>,
+    room_id: Option<OwnedRoomId>,
+}
+
+/// The query of `/initialSync`.
+#[derive(Deserialize)]
+pub(crate) struct Snapshot {
+    limit: Option<u64>,
+    #[serde(default)]
+    archived: bool,
+}
+
+/// `GET /_matrix/client/v3/events`
+pub(crate) async fn get_events(
+    State(sync): State<Sync>,
+    Query(query): Query<Stream>,
+    ClientJson { session, .. }: ClientJson<serde::de::IgnoredAny>,
+) -> Result<Json<EventStream>, ApiError> {
+    let from = query.from.filter(|from| !from.is_empty());
+    let from: Option<SyncToken> =
+        from.map(|from| from.parse().map_err(ApiError::invalid_param)).transpose()?;
+    let timeout = Duration::from_millis(query.timeout.unwrap_or(0));
+    let events = match query.room_id {
+        Some(room_id) => sync.events_of(&session, &room_id, from, timeout).await?,
+        None => sync.events(&session, from, timeout).await?,
+    };
+    Ok(Json(events))
+}
+
+/// `GET /_matrix/client/v3/initialSync`
+pub(crate) async fn get_initial_sync(
+    State(sync): State<Sync>,
+    Query(query): Query<Snapshot>,
+    ClientJson { session, .. }: ClientJson<serde::de::IgnoredAny>,
+) -> Result<Json<InitialSync>, ApiError> {
+    Ok(Json(sync.initial(&session, query.limit, query.archived).await?))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/initialSync`
+pub(crate) async fn get_room(
+    State(sync): State<Sync>,
+    Query(query): Query<Snapshot>,
+    Client { session, request, .. }: Client<get_current_state::v3::Request>,
+) -> Result<Json<InitialRoom>, ApiError> {
+    Ok(Json(sync.initial_of(&session, &request.room_id, query.limit).await?))
+}
