@@ -334,8 +334,9 @@ mod tests {
     };
 
     fn engine(directory: &Path) -> RocksEngine {
-        // Enough that the write buffers of all tables leave something in memory of what was read.
-        RocksEngine::open(directory, 64 << 20, true, Arc::default()).unwrap()
+        // Write buffers count against the cache in pieces of 256 KiB, which fill some of the parts of
+        // a small cache: enough that each part has room for what is read.
+        RocksEngine::open(directory, 512 << 20, true, Arc::default()).unwrap()
     }
 
     fn key(row: u64) -> Vec<u8> {
