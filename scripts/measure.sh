@@ -32,6 +32,8 @@ TOML
 # start: runs the server until it listens; sets server, url and took (ms).
 start() {
     local begun=${EPOCHREALTIME/./}
+    # Made before the loop looks, so that what an earlier server said is not read.
+    : >"$work/log"
     "$binary" --config "$work/myelin.toml" >"$work/log" 2>&1 &
     server=$!
     until url=$(grep -o 'listening on http://127.0.0.1:[0-9]*' "$work/log"); do
