@@ -241,7 +241,7 @@ impl ToDevice {
             until.saturating_add(1),
         ));
         let rows = TO_DEVICE.scan(at, &range, limit).await?;
-        inbox_of(rows, (since, until), limit)
+        inbox_of(rows, (since, until))
     }
 
     /// As [`Self::inbox`], for a device that has everything up to `since` and needs it no longer.
@@ -264,7 +264,7 @@ impl ToDevice {
             self.delivered(user, device_id, since).await?;
             return self.inbox(at, user, device_id, (since, until), limit).await;
         }
-        inbox_of(rows, (since, until), limit)
+        inbox_of(rows, (since, until))
     }
 
     /// Removes what a device has: it came back with the position `upto`, which it was given with
@@ -301,11 +301,12 @@ impl ToDevice {
 fn inbox_of(
     rows: Vec<((UserNumber, OwnedDeviceId, u64), Vec<u8>)>,
     (since, until): (u64, u64),
-    limit: usize,
 ) -> Result<Inbox, StorageError> {
+    // Behind `until` as long as there was something: the device comes back for the rest, or for it
+    // to be removed.
     let upto = match rows.last() {
-        Some(((_, _, position), _)) if rows.len() == limit => *position,
-        _ => until.max(since),
+        Some(((_, _, position), _)) => *position,
+        None => until.max(since),
     };
     let corrupt = || StorageError::Corrupt { table: TO_DEVICE.id.name() };
     let events = rows

@@ -6,7 +6,7 @@ use moka::sync::Cache;
 use ruma::UserId;
 use tokio::sync::Mutex;
 
-use super::Unread;
+use super::{Unread, Whose};
 use crate::{
     rooms::{RoomError, record::Membership},
     storage::{
@@ -69,8 +69,9 @@ impl Badges {
                         continue;
                     }
                     let room = rooms.numbered(number).await?;
-                    let tally =
-                        self.unread.count(&at, &room, user, user_id, row.position, until).await?;
+                    let member = row.position;
+                    let whose = Whose { user, user_id, member, settled: None };
+                    let tally = self.unread.count(&at, &room, whose, until).await?;
                     let count = tally.total().notifications;
                     known.rooms.insert(number, (until, count));
                     sum += count;

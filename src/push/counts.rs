@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use moka::sync::Cache;
-use ruma::{UserId, events::receipt::ReceiptType};
+use ruma::{OwnedUserId, UserId, events::receipt::ReceiptType};
 
 use super::{
     PushRules,
@@ -42,6 +42,8 @@ const MAX_EVENTS: u64 = 2_000;
 const MAX_RULES: u64 = 5_000;
 /// Of how many rooms it is kept what conditions ask of them.
 const MAX_CONTEXTS: u64 = 5_000;
+/// Of how many (user, room) it is kept what counting depends on.
+const MAX_READERS: u64 = 20_000;
 /// How many of the latest events are counted; more than these are not told apart.
 const MAX_COUNTED: usize = 20_000;
 /// Counts are written down when this many events were looked at for them.
@@ -59,12 +61,29 @@ pub(crate) struct Unread {
     pub(super) events: Cache<(RoomNumber, EventNumber), Arc<PushEvent>>,
     pub(super) compiled: Cache<UserNumber, Known>,
     pub(super) contexts: Cache<RoomNumber, Arc<RoomContext>>,
+    readers: Cache<(UserNumber, RoomNumber), Arc<Reader>>,
 }
 
-/// One user looking at one room.
-pub(super) struct Reader<'a> {
-    user_id: &'a UserId,
-    room: &'a Room,
+/// Whose counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose<'a> {
+    /// The user.
+    pub(crate) user: UserNumber,
+    /// The same.
+    pub(crate) user_id: &'a UserId,
+    /// The position of their member event.
+    pub(crate) member: u64,
+    /// Since this position nothing changed for them but messages, receipts and typing, if that is
+    /// known.
+    pub(crate) settled: Option<u64>,
+}
+
+/// One user looking at one room: what it depends on whether an event notifies them.
+pub(super) struct Reader {
+    /// It holds everything up to this position.
+    as_of: u64,
+    user_id: OwnedUserId,
+    rules_position: u64,
     rules: Arc<CompiledRules>,
     context: Arc<RoomContext>,
     ignored: Ignored,
@@ -82,11 +101,12 @@ impl Unread {
             events: Cache::new(MAX_EVENTS),
             compiled: Cache::new(MAX_RULES),
             contexts: Cache::new(MAX_CONTEXTS),
+            readers: Cache::new(MAX_READERS),
         }
     }
 
     /// What a joined user has not read in a room, of what happened up to the stream position
-    /// `until`. `member` is the position of their member event.
+    /// `until`.
     ///
     /// # Errors
     /// [`RoomError::Storage`].
@@ -94,14 +114,18 @@ impl Unread {
         &self,
         at: &impl Read,
         room: &Room,
-        user: UserNumber,
-        user_id: &UserId,
-        member: u64,
+        whose: Whose<'_>,
         until: u64,
     ) -> Result<Arc<Tally>, RoomError> {
+        let Whose { user, user_id, member, settled } = whose;
         let key = (user, room.number);
         let marks = marks(at, room.number, user).await?;
-        let (rules_position, rules) = self.rules_of(at, user, user_id).await?;
+        let reader = settled
+            .and_then(|settled| self.readers.get(&key).filter(|reader| reader.as_of >= settled));
+        let (rules_position, rules) = match &reader {
+            Some(reader) => (reader.rules_position, Arc::clone(&reader.rules)),
+            None => self.rules_of(at, user, user_id).await?,
+        };
         let known = match self.tallies.get(&key) {
             Some(known) => Some(known),
             None => UNREAD.get(at, &key).await?.map(|Json(tally)| Arc::new(tally)),
@@ -112,7 +136,18 @@ impl Unread {
         {
             return Ok(Arc::clone(known));
         }
-        let reader = self.reader(at, room, user, user_id, rules).await?;
+        let reader = match reader {
+            Some(reader) => reader,
+            None => {
+                let mut reader = self.reader(at, room, user, user_id, rules).await?;
+                (reader.as_of, reader.rules_position) = (until, rules_position);
+                let reader = Arc::new(reader);
+                if settled.is_some() {
+                    self.readers.insert(key, Arc::clone(&reader));
+                }
+                reader
+            }
+        };
         let mut since = known.as_ref().map_or(0, |known| known.since);
         if known.as_ref().is_none_or(|known| known.member != member) {
             since = self.joined_since(at, room.number, user).await?;
@@ -129,7 +164,7 @@ impl Unread {
         match recount {
             Recount::Nothing => {}
             Recount::Threads(threads) => {
-                looked_at += self.recount(at, &reader, &mut tally, &threads).await?;
+                looked_at += self.recount(at, room, &reader, &mut tally, &threads).await?;
             }
             Recount::Everything => {
                 tally.until = since.max(marks.all);
@@ -137,7 +172,7 @@ impl Unread {
                 tally.threads.clear();
             }
         }
-        looked_at += self.extend(at, &reader, &mut tally, until).await?;
+        looked_at += self.extend(at, room, &reader, &mut tally, until).await?;
         let tally = Arc::new(tally);
         self.tallies.insert(key, Arc::clone(&tally));
         if looked_at >= WRITE_AFTER {
@@ -152,7 +187,8 @@ impl Unread {
     async fn extend(
         &self,
         at: &impl Read,
-        reader: &Reader<'_>,
+        room: &Room,
+        reader: &Reader,
         tally: &mut Tally,
         until: u64,
     ) -> Result<usize, RoomError> {
@@ -162,7 +198,7 @@ impl Unread {
         let mut found = Vec::new();
         // The latest first, so that of too many the old ones are left out.
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, reader.room, after, upto, STEP).await?;
+            let events = self.look(at, room, after, upto, STEP).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
             for (key, event) in events {
@@ -174,7 +210,7 @@ impl Unread {
                     tally.until = tally.since.max(marks.all);
                     tally.marks = marks;
                     tally.threads.clear();
-                    return Box::pin(self.extend(at, reader, tally, until)).await;
+                    return Box::pin(self.extend(at, room, reader, tally, until)).await;
                 }
                 if let Some(outcome) = reader.notified(&event) {
                     let thread = event.thread.as_ref().map_or(MAIN, |thread| thread.as_str());
@@ -198,7 +234,8 @@ impl Unread {
     async fn recount(
         &self,
         at: &impl Read,
-        reader: &Reader<'_>,
+        room: &Room,
+        reader: &Reader,
         tally: &mut Tally,
         threads: &BTreeMap<String, u64>,
     ) -> Result<usize, RoomError> {
@@ -207,7 +244,7 @@ impl Unread {
         let after = Boundary::at_position(first);
         let mut upto = Boundary::at_position(tally.until);
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, reader.room, after, upto, STEP).await?;
+            let events = self.look(at, room, after, upto, STEP).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
             for (key, event) in events {
@@ -225,21 +262,22 @@ impl Unread {
         Ok(looked_at)
     }
 
-    pub(super) async fn reader<'a>(
+    pub(super) async fn reader(
         &self,
         at: &impl Read,
-        room: &'a Room,
+        room: &Room,
         user: UserNumber,
-        user_id: &'a UserId,
+        user_id: &UserId,
         rules: Arc<CompiledRules>,
-    ) -> Result<Reader<'a>, RoomError> {
+    ) -> Result<Reader, RoomError> {
         let mut display_name = None;
         if rules.needs_display_name() {
             display_name = self.display_name(at, room, user_id).await?;
         }
         Ok(Reader {
-            user_id,
-            room,
+            as_of: 0,
+            user_id: user_id.to_owned(),
+            rules_position: 0,
             rules,
             context: self.context(at, room).await?,
             ignored: Ignored::load(at, user).await?,
@@ -262,14 +300,14 @@ impl Unread {
     }
 }
 
-impl Reader<'_> {
+impl Reader {
     /// What the rules do, if it is to notify.
     pub(super) fn notified(&self, event: &PushEvent) -> Option<&Outcome> {
         if event.redacted || (event.state_key.is_none() && self.ignored.contains(&event.sender)) {
             return None;
         }
         let recipient =
-            Recipient { user_id: self.user_id, display_name: self.display_name.as_deref() };
+            Recipient { user_id: &self.user_id, display_name: self.display_name.as_deref() };
         self.rules.evaluate(event, &self.context, recipient).filter(|outcome| outcome.notify)
     }
 }

@@ -22,7 +22,7 @@ mod tests;
 mod webpush;
 
 use compiled::Outcome;
-pub(crate) use counts::Unread;
+pub(crate) use counts::{Unread, Whose};
 pub(crate) use delivery::{Delivery, Progress};
 pub(crate) use pushers::{Pusher, PusherError, Pushers, queue_device_removal};
 pub(crate) use rules::{PushRuleError, PushRules};

@@ -37,6 +37,7 @@ impl RoomWriter {
         let mut affected = Vec::new();
         let mut last_position = None;
         let (mut to_send, mut departed) = (false, false);
+        let mut only_messages = true;
         let transaction = self.transaction.take();
         let mut events = Vec::with_capacity(self.added.len());
         for (place, added) in std::mem::take(&mut self.added).into_iter().enumerate() {
@@ -44,6 +45,7 @@ impl RoomWriter {
             affected.extend(added.members.iter().map(|member| member.user));
             departed |= added.members.iter().any(MemberChange::is_departure);
             to_send |= added.outbox;
+            only_messages &= added.current.is_none() && !added.record.is_state();
             let position = match added.shown {
                 Shown::Live => positions.next(),
                 Shown::Backfilled(_) | Shown::Nowhere => None,
@@ -72,7 +74,12 @@ impl RoomWriter {
             ROOMS.put(&mut self.batch, &room.number, &Json(record));
         }
         ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
-        self.batch.wake(room.local_members().iter().copied());
+        let members = room.local_members();
+        if only_messages {
+            self.batch.wake_in(room.number, members.iter().copied());
+        } else {
+            self.batch.wake(members.iter().copied());
+        }
         self.batch.wake(affected);
         self.batch.wake([UserNumber::FOR_OTHER_SERVERS].into_iter().filter(|_| departed));
         // Readers must not find the position visible and the room unchanged.

@@ -167,28 +167,15 @@ impl Receipts {
             return Ok(());
         }
         let slot = ReceiptSlot { user: user.0, kind: kind.to_string(), thread: thread.to_owned() };
-        let position = self.db.position().await?;
-        let receipt = Receipt {
-            event_id: up_to.event_id.clone(),
-            event_position: up_to.position,
-            ts: self.clock.now(),
-            position: position.value(),
-        };
-        self.latest.lock().insert(room, position.value());
         let mut batch = Batch::unsynced();
+        let receipt = self.write(&mut batch, room, slot.clone(), up_to, old.as_ref()).await?;
         // Two devices of one user may race; the loser finds the row changed and looks again.
         match old {
-            Some(old) => {
-                RECEIPT_CHANGES.delete(&mut batch, &(room, old.position));
-                RECEIPTS.require_equals(&mut batch, &key, &Json(old));
-            }
+            Some(old) => RECEIPTS.require_equals(&mut batch, &key, &Json(old)),
             None => RECEIPTS.require_absent(&mut batch, &key),
         }
         self.queue(&mut batch, room, &slot, &receipt).await?;
-        RECEIPT_CHANGES.put(&mut batch, &(room, position.value()), &Json(slot));
-        RECEIPTS.put(&mut batch, &key, &Json(receipt));
-        batch.hold(position);
-        batch.wake(wake.iter().copied());
+        batch.wake_in(room, wake.iter().copied());
         match self.db.commit(batch).await {
             Err(StorageError::Precondition { .. }) => {
                 Box::pin(self.set(room, user, kind, thread, up_to, wake)).await
@@ -201,6 +188,33 @@ impl Receipts {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes a receipt in the place of an old one, at a position of its own.
+    async fn write(
+        &self,
+        batch: &mut Batch,
+        room: RoomNumber,
+        slot: ReceiptSlot,
+        up_to: &ReadUpTo,
+        old: Option<&Receipt>,
+    ) -> Result<Receipt, StorageError> {
+        let position = self.db.position().await?;
+        let receipt = Receipt {
+            event_id: up_to.event_id.clone(),
+            event_position: up_to.position,
+            ts: self.clock.now(),
+            position: position.value(),
+        };
+        self.latest.lock().insert(room, position.value());
+        if let Some(old) = old {
+            RECEIPT_CHANGES.delete(batch, &(room, old.position));
+        }
+        let key = (room, UserNumber(slot.user), &*slot.kind, &*slot.thread);
+        RECEIPTS.put(batch, &key, &Json(receipt.clone()));
+        RECEIPT_CHANGES.put(batch, &(room, position.value()), &Json(slot));
+        batch.hold(position);
+        Ok(receipt)
     }
 
     /// Queues a receipt for the application services that the room concerns; a private one only for
@@ -236,6 +250,11 @@ impl Receipts {
         Ok(())
     }
 
+    /// Whether there may be receipts in `room` after `since`: memory knows if there are none.
+    pub(crate) fn may_have_changed(&self, room: RoomNumber, since: u64) -> bool {
+        since < self.started_at || self.latest.lock().get(&room).is_some_and(|last| *last > since)
+    }
+
     /// The receipts of `room` that changed after `since`, up to `until`, as `reader` may see them:
     /// private ones only to their owner.
     pub(crate) async fn changed(
@@ -246,9 +265,7 @@ impl Receipts {
         since: u64,
         until: u64,
     ) -> Result<Vec<(ReceiptSlot, Receipt)>, StorageError> {
-        if since >= self.started_at
-            && self.latest.lock().get(&room).is_none_or(|last| *last <= since)
-        {
+        if !self.may_have_changed(room, since) {
             return Ok(Vec::new());
         }
         let range = Range::prefix(&(room,)).after(&(room, since)).before(&(room, until + 1));

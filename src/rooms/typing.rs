@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::storage::{
-    Db, StorageError,
+    Concern, Db, StorageError,
     intern::{RoomNumber, UserNumber},
 };
 
@@ -122,9 +122,8 @@ impl Typing {
             change(typing);
             typing.position = position.value();
         }
-        // The position is visible when it is dropped; only then may anybody be woken.
-        drop(position);
-        self.db.wake(members);
+        let concern = |user: &UserNumber| Concern { user: *user, room: Some(room) };
+        self.db.announce(position, members.iter().map(concern).collect());
         Ok(())
     }
 

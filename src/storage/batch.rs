@@ -1,8 +1,11 @@
 //! What one change writes.
 
 use super::{
-    MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError, intern::UserNumber,
-    positions::Position, schema::TableId, wakes::Wakes,
+    MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError,
+    intern::{RoomNumber, UserNumber},
+    positions::Position,
+    schema::TableId,
+    wakes::{Concern, Wakes},
 };
 
 /// Writes that become visible and durable together, or not at all.
@@ -14,7 +17,7 @@ pub(crate) struct Batch {
     pub(super) preconditions: Rows,
     pub(super) durability: Durability,
     pub(super) positions: Vec<Position>,
-    pub(super) wakes: Vec<UserNumber>,
+    pub(super) concerned: Vec<Concern>,
 }
 
 /// Rows one behind the other in one buffer: a message is a dozen of them, which would be two dozen
@@ -130,10 +133,20 @@ impl Batch {
         self.positions.push(position);
     }
 
-    /// Wakes the waiting syncs of these users once the batch's positions are visible; if it has none,
-    /// when it is committed.
+    /// Says whom the batch concerns: everybody whose next sync may tell of it. They are woken once
+    /// the batch's positions are visible; if it has none, when it is committed.
     pub(crate) fn wake(&mut self, users: impl IntoIterator<Item = UserNumber>) {
-        self.wakes.extend(users);
+        self.concerned.extend(users.into_iter().map(|user| Concern { user, room: None }));
+    }
+
+    /// The same of a batch that changes nothing for these users but messages, receipts or typing in
+    /// one room: neither its state nor who is in it.
+    pub(crate) fn wake_in(
+        &mut self,
+        room: RoomNumber,
+        users: impl IntoIterator<Item = UserNumber>,
+    ) {
+        self.concerned.extend(users.into_iter().map(|user| Concern { user, room: Some(room) }));
     }
 
     /// Size of the keys and values written.
@@ -184,12 +197,13 @@ impl Batch {
     pub(super) fn announce(mut self, wakes: &Wakes) {
         self.positions.sort_by_key(Position::value);
         let Some(last) = self.positions.pop() else {
-            wakes.wake(&self.wakes);
+            wakes.wake(self.concerned.into_iter().map(|concern| concern.user));
             return;
         };
+        // The last one first: none is visible before it is remembered whom they concern.
+        last.committed(self.concerned);
         for position in self.positions {
             position.committed(Vec::new());
         }
-        last.committed(self.wakes);
     }
 }

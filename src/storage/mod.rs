@@ -33,7 +33,7 @@ pub(crate) use open::Settings;
 pub(crate) use positions::Position;
 pub(crate) use table::{Range, Table};
 pub(crate) use value::{Json, Value};
-pub(crate) use wakes::Waiter;
+pub(crate) use wakes::{Changes, Concern, RoomChanges, Waiter};
 
 use engine::{Engine, Rows};
 use intern::{RoomNumbers, UserNumber, UserNumbers};
@@ -222,7 +222,7 @@ impl Db {
 
     /// Starts waiting for what concerns `user`: see [`Batch::wake`].
     pub(crate) fn wait_for(&self, user: UserNumber) -> Waiter {
-        self.shared.wakes.subscribe(user)
+        self.shared.wakes.subscribe(user, || self.shared.positions.handed_out())
     }
 
     /// Starts waiting for what concerns anybody.
@@ -230,9 +230,15 @@ impl Db {
         self.shared.wakes.subscribe_to_any()
     }
 
-    /// Wakes users without a commit: something in memory changed (typing).
+    /// Makes a position visible without a commit, and wakes those it concerns: something in memory
+    /// changed (typing).
+    pub(crate) fn announce(&self, position: Position, concerned: Vec<Concern>) {
+        position.committed(concerned);
+    }
+
+    /// Wakes users for whom nothing has changed that has a position.
     pub(crate) fn wake(&self, users: &[UserNumber]) {
-        self.shared.wakes.wake(users);
+        self.shared.wakes.wake(users.iter().copied());
     }
 
     /// The numbers that stand for users.

@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{intern::UserNumber, wakes::Wakes};
+use super::wakes::{Concern, Wakes};
 
 /// How many positions one synced ceiling is good for.
 pub(super) const BLOCK: u64 = 10_000;
@@ -32,8 +32,8 @@ pub(crate) struct Positions {
 struct Allocation {
     next: u64,
     ceiling: u64,
-    /// Positions handed out and not yet visible. Some: done, with the users to wake.
-    in_flight: BTreeMap<u64, Option<Vec<UserNumber>>>,
+    /// Positions handed out and not yet visible. Some: done, with those to wake.
+    in_flight: BTreeMap<u64, Option<Vec<Concern>>>,
 }
 
 /// A position that was handed out. It is done when dropped.
@@ -83,9 +83,15 @@ impl Positions {
         self.visible.load(Ordering::Acquire)
     }
 
-    fn done(&self, value: u64, users: Vec<UserNumber>) {
+    /// The last position that was handed out.
+    pub(super) fn handed_out(&self) -> u64 {
+        self.allocation.lock().next - 1
+    }
+
+    fn done(&self, value: u64, concerned: Vec<Concern>) {
+        self.wakes.remember(value, &concerned);
         let mut allocation = self.allocation.lock();
-        allocation.in_flight.insert(value, Some(users));
+        allocation.in_flight.insert(value, Some(concerned));
         let mut woken = Vec::new();
         while let Some(first) = allocation.in_flight.first_entry() {
             if first.get().is_none() {
@@ -99,7 +105,7 @@ impl Positions {
         };
         self.visible.store(visible, Ordering::Release);
         drop(allocation);
-        self.wakes.wake(&woken);
+        self.wakes.wake(woken.into_iter().map(|concern| concern.user));
     }
 }
 
@@ -109,10 +115,10 @@ impl Position {
         self.value
     }
 
-    /// Says that the position's batch is committed: `users` are woken once it is visible.
-    pub(super) fn committed(mut self, users: Vec<UserNumber>) {
+    /// Says that the position's batch is committed: those it concerns are woken once it is visible.
+    pub(super) fn committed(mut self, concerned: Vec<Concern>) {
         let value = std::mem::take(&mut self.value);
-        self.positions.done(value, users);
+        self.positions.done(value, concerned);
     }
 }
 
@@ -127,7 +133,7 @@ impl Drop for Position {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::intern::UserNumber, *};
 
     fn positions() -> Arc<Positions> {
         let positions = Positions::starting_at(1, Arc::default());
@@ -170,9 +176,10 @@ mod tests {
         let wakes = Arc::<Wakes>::default();
         let positions = Positions::starting_at(1, Arc::clone(&wakes));
         positions.raise(100);
-        let waiter = wakes.subscribe(UserNumber(5));
+        let waiter = wakes.subscribe(UserNumber(5), || 0);
         let first = positions.try_take().unwrap();
-        positions.try_take().unwrap().committed(vec![UserNumber(5)]);
+        let concern = Concern { user: UserNumber(5), room: None };
+        positions.try_take().unwrap().committed(vec![concern]);
         assert!(!waiter.is_woken());
         drop(first);
         waiter.woken().await;

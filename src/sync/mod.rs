@@ -13,6 +13,7 @@ mod tests;
 mod timeline;
 pub(crate) mod token;
 mod v3;
+mod views;
 
 use crate::{rooms::RoomError, storage::StorageError};
 

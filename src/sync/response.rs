@@ -8,8 +8,13 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::e2ee::DeviceLists;
-use crate::push::Count;
+use super::{e2ee::DeviceLists, token::SyncToken};
+use crate::{e2ee, push::Count};
+
+/// From how many rooms on a response is written in pieces.
+const FEW_ROOMS: usize = 16;
+/// About how large these are.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -17,7 +22,6 @@ pub(crate) struct Response {
     pub(crate) next_batch: String,
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub(crate) account_data: Events,
-    pub(crate) rooms: Rooms,
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub(crate) presence: Events,
     #[serde(skip_serializing_if = "Events::is_empty")]
@@ -28,6 +32,8 @@ pub(crate) struct Response {
     pub(crate) device_one_time_keys_count: BTreeMap<String, u64>,
     /// Algorithms whose fallback key was not used yet.
     pub(crate) device_unused_fallback_key_types: Vec<String>,
+    /// Last: see [`Response::into_pieces`].
+    pub(crate) rooms: Rooms,
 }
 
 /// Events without more about them.
@@ -210,7 +216,93 @@ impl Joined {
     }
 }
 
+/// `"NAME":{ROOM:…,ROOM:…}`, a room at a time; nothing if there are none.
+fn section<T: Serialize>(
+    name: &'static str,
+    rooms: BTreeMap<OwnedRoomId, T>,
+) -> impl Iterator<Item = Vec<u8>> {
+    let last = rooms.len();
+    rooms.into_iter().enumerate().map(move |(place, (room_id, room))| {
+        let mut piece = match place {
+            0 => format!("\"{name}\":{{").into_bytes(),
+            _ => vec![b','],
+        };
+        piece.extend(json(&room_id));
+        piece.push(b':');
+        piece.extend(json(&room));
+        if place + 1 == last {
+            piece.push(b'}');
+        }
+        piece
+    })
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("its keys are strings")
+}
+
+/// Small parts put together until they are worth a frame of their own.
+struct Gathered<I> {
+    parts: I,
+}
+
+impl<I: Iterator<Item = Vec<u8>>> Iterator for Gathered<I> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let mut piece = self.parts.next()?;
+        while piece.len() < PIECE_BYTES {
+            let Some(part) = self.parts.next() else { break };
+            piece.extend(part);
+        }
+        Some(piece)
+    }
+}
+
 impl Response {
+    /// One with nothing in it but where the client goes on, and how many keys its device has left.
+    pub(super) fn new(next: SyncToken, counts: &e2ee::Counts) -> Self {
+        Self {
+            next_batch: next.to_string(),
+            account_data: Events::default(),
+            presence: Events::default(),
+            to_device: Events::default(),
+            device_lists: DeviceLists::default(),
+            device_one_time_keys_count: counts.one_time.clone(),
+            device_unused_fallback_key_types: counts.unused_fallback.clone(),
+            rooms: Rooms::default(),
+        }
+    }
+
+    /// Whether it has so many rooms that it is better not written as a whole.
+    pub(crate) fn is_large(&self) -> bool {
+        self.rooms.join.len() + self.rooms.leave.len() > FEW_ROOMS
+    }
+
+    /// The JSON of it in pieces, each made when it is asked for: a client that reads slowly, or a
+    /// thousand rooms, cost the memory of the events once.
+    pub(crate) fn into_pieces(mut self) -> impl Iterator<Item = Vec<u8>> {
+        let rooms = std::mem::take(&mut self.rooms);
+        let mut head = json(&self);
+        // Ends with that of no rooms: `"rooms":{}}`.
+        head.truncate(head.len() - 2);
+        let Rooms { join, invite, knock, leave } = rooms;
+        let sections = section("join", join)
+            .chain(section("invite", invite))
+            .chain(section("knock", knock))
+            .chain(section("leave", leave));
+        let mut first = true;
+        let sections = sections.map(move |mut piece| {
+            // Between two sections.
+            if piece.first() == Some(&b'"') && !std::mem::take(&mut first) {
+                piece.insert(0, b',');
+            }
+            piece
+        });
+        let parts = std::iter::once(head).chain(sections).chain([b"}}".to_vec()]);
+        Gathered { parts }
+    }
+
     /// Whether nothing happened since the token: then a long-poll goes on waiting.
     pub(crate) fn is_empty(&self) -> bool {
         self.account_data.is_empty()
@@ -221,5 +313,51 @@ impl Response {
             && self.presence.is_empty()
             && self.to_device.is_empty()
             && self.device_lists.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn response(rooms: [usize; 4]) -> Response {
+        let next = SyncToken { position: 7, to_device: 7 };
+        let mut response = Response::new(next, &e2ee::Counts::default());
+        let event = |size: usize| {
+            let event = json!({ "type": "m.room.message", "body": "x".repeat(size) });
+            Events { events: vec![serde_json::value::to_raw_value(&event).unwrap()] }
+        };
+        let id = |number: usize| OwnedRoomId::try_from(format!("!{number}:localhost")).unwrap();
+        let [join, invite, knock, leave] = rooms;
+        for number in 0..join {
+            let joined = Joined { ephemeral: event(number * 10_000), ..Joined::default() };
+            response.rooms.join.insert(id(number), joined);
+        }
+        let stripped = || Stripped { events: RawValue::from_string("[]".to_owned()).unwrap() };
+        for number in 0..invite {
+            response.rooms.invite.insert(id(number), Invited { invite_state: stripped() });
+        }
+        for number in 0..knock {
+            response.rooms.knock.insert(id(number), Knocked { knock_state: stripped() });
+        }
+        for number in 0..leave {
+            let left = Left { account_data: event(1), ..Left::default() };
+            response.rooms.leave.insert(id(number), left);
+        }
+        response
+    }
+
+    #[test]
+    fn pieces_put_together_are_the_response() {
+        for rooms in [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 2], [40, 3, 2, 1], [0, 0, 0, 1]] {
+            let whole = serde_json::to_value(response(rooms)).unwrap();
+            let pieces: Vec<Vec<u8>> = response(rooms).into_pieces().collect();
+            let gathered: Value = serde_json::from_slice(&pieces.concat()).unwrap();
+            assert_eq!(gathered, whole, "{rooms:?}");
+            assert!(pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 400_100), "{rooms:?}");
+        }
+        assert!(response([40, 0, 0, 0]).into_pieces().count() > 5);
     }
 }

@@ -11,6 +11,7 @@ use super::{
     v3::{Request, Sync, account_data_event},
 };
 use crate::{
+    push::Whose,
     rooms::{
         Boundary, Room, RoomError, Viewer, Visibility,
         auth::membership_in,
@@ -37,11 +38,13 @@ pub(super) struct RoomReader<'a> {
     pub(super) room: Arc<Room>,
     pub(super) user_room: &'a UserRoom,
     pub(super) until: u64,
+    /// Since this position nothing changed but messages, receipts and typing.
+    pub(super) settled: Option<u64>,
 }
 
 /// The stretch of a room's timeline, the state beside it, and for whom.
 struct Excerpt {
-    visibility: Visibility,
+    visibility: Arc<Visibility>,
     stretch: Stretch,
     state: Numbered,
 }
@@ -90,7 +93,8 @@ impl RoomReader<'_> {
         let Session { user, user_id, .. } = self.session;
         let member = self.user_room.position;
         let unread = &self.sync.unread;
-        let tally = unread.count(self.at, &self.room, *user, user_id, member, self.until).await?;
+        let whose = Whose { user: *user, user_id, member, settled: self.settled };
+        let tally = unread.count(self.at, &self.room, whose, self.until).await?;
         if self.request.filter.unread_by_thread {
             joined.unread_notifications = Some(tally.main().into());
             joined.unread_thread_notifications =
@@ -145,7 +149,7 @@ impl RoomReader<'_> {
     /// The timeline, and the state events that belong beside it, as the filter wants them.
     async fn excerpt(&mut self, since: Option<u64>, until: u64) -> Result<Excerpt, RoomError> {
         let (rooms, filter) = (&self.sync.rooms, &self.request.filter);
-        let visibility = rooms.visibility(self.at, &self.room, self.session.user).await?;
+        let visibility = self.visibility(until).await?;
         let window = (Boundary::at_position(since.unwrap_or(0)), Boundary::at_position(until));
         let stretch = if filter.timeline.wants_room(&self.room.id) {
             latest(rooms, self.at, &self.room, &visibility, window, &filter.timeline).await?
@@ -161,13 +165,16 @@ impl RoomReader<'_> {
                 }
                 _ => until,
             };
+            let is_settled =
+                self.settled.is_some_and(|settled| since.is_some_and(|since| settled <= since));
             state = match since {
+                _ if is_settled => Numbered::new(),
                 Some(since) if !self.request.full_state => {
                     rooms.state_delta(self.at, &self.room, since, upto).await?
                 }
                 _ => rooms.state_at(self.at, &self.room, upto).await?,
             };
-            if upto < until {
+            if upto < until && !is_settled {
                 let later = rooms.state_delta(self.at, &self.room, upto, until).await?;
                 add_unseen_changes(&mut state, &stretch.events, later);
             }
@@ -257,7 +264,21 @@ impl RoomReader<'_> {
         })
     }
 
-    async fn ephemeral(&self, since: Option<u64>) -> Result<Events, StorageError> {
+    /// Whom the user ignores.
+    async fn ignored(&self) -> Result<Ignored, RoomError> {
+        if self.settled.is_none() {
+            return Ok(Ignored::load(self.at, self.session.user).await?);
+        }
+        Ok(self.visibility(self.until).await?.ignored().clone())
+    }
+
+    /// What the user may see of the room.
+    async fn visibility(&self, until: u64) -> Result<Arc<Visibility>, RoomError> {
+        let user = (self.session.user, self.user_room);
+        self.sync.visibility(self.at, &self.room, user, until, self.settled).await
+    }
+
+    async fn ephemeral(&self, since: Option<u64>) -> Result<Events, RoomError> {
         let (sync, room) = (self.sync, self.room.number);
         let filter = &self.request.filter.ephemeral;
         let mut events = Vec::new();
@@ -269,7 +290,7 @@ impl RoomReader<'_> {
             None => Some(sync.typing.now(room)).filter(|users| !users.is_empty()),
         };
         if let Some(users) = typing.filter(|_| filter.wants("m.typing")) {
-            let ignored = Ignored::load(self.at, self.session.user).await?;
+            let ignored = self.ignored().await?;
             events.push(typing_event(&sync.db, &users, &ignored).await?);
         }
         if filter.wants("m.receipt") {
@@ -277,7 +298,7 @@ impl RoomReader<'_> {
             let receipts =
                 sync.receipts.changed(self.at, room, self.session.user, since, self.until).await?;
             if !receipts.is_empty() {
-                let ignored = Ignored::load(self.at, self.session.user).await?;
+                let ignored = self.ignored().await?;
                 events.extend(receipt_event(&sync.db, receipts, &ignored).await?);
             }
         }

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     SyncError,
-    e2ee::DeviceLists,
     filter::SyncFilter,
     response::{
         Events, Invited, Knocked, Left, Response, Rooms as RoomsResponse, StateForm, Stripped,
     },
     room::RoomReader,
     token::SyncToken,
+    views::Views,
 };
 use crate::{
     e2ee::{DELIVERED_AT_ONCE, E2ee},
@@ -29,7 +29,7 @@ use crate::{
     },
     shutdown::Stopping,
     storage::{
-        Db, Range, Snapshot, StorageError, Waiter,
+        Changes, Db, Range, RoomChanges, Snapshot, StorageError, Waiter,
         intern::{RoomNumber, UserNumber},
         schema::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, USER_ROOMS},
     },
@@ -53,6 +53,8 @@ pub(crate) struct Sync {
     pub(super) e2ee: E2ee,
     pub(super) unread: Unread,
     pub(super) presence: Presence,
+    /// What users who wait were to rooms lately.
+    pub(super) views: Views,
     sessions: Sessions,
     stopping: Stopping,
 }
@@ -91,7 +93,18 @@ impl Sync {
         sessions: Sessions,
         stopping: Stopping,
     ) -> Self {
-        Self { db, rooms, typing, receipts, e2ee, unread, presence, sessions, stopping }
+        Self {
+            db,
+            rooms,
+            typing,
+            receipts,
+            e2ee,
+            unread,
+            presence,
+            views: Views::default(),
+            sessions,
+            stopping,
+        }
     }
 
     /// Whether the server stops.
@@ -116,13 +129,26 @@ impl Sync {
             return Err(SyncError::FromTheFuture);
         }
         if let Some(since) = request.since {
-            self.receipts.acknowledge(session, since.position).await?;
+            self.receipts.acknowledge(session, since.position);
         }
         let _there = self.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);
         loop {
-            let (response, position, sending) = self.now(session, request).await?;
+            // The position first: what is remembered has everything up to it.
+            let until = self.db.visible_position();
+            let (response, position, sending) = match (request.since, changes(request, &waiter)) {
+                (Some(since), Changes::Nothing) => {
+                    if self.wait(session, &waiter, deadline).await? {
+                        continue;
+                    }
+                    return self.nothing(session, since).await;
+                }
+                (_, Changes::InRooms(only)) => {
+                    self.now(session, request, until, Some(&only)).await?
+                }
+                _ => self.now(session, request, until, None).await?,
+            };
             let first = request.since.is_none() || request.full_state;
             let complete = first || !response.is_empty();
             if complete || !self.wait(session, &waiter, deadline).await? {
@@ -159,63 +185,88 @@ impl Sync {
         }
     }
 
-    /// What there is to tell at this moment, up to which position, and what it tells of members.
+    /// The answer when there is nothing to tell: the device keeps its token, so that whatever memory
+    /// did not know of is told with what comes next.
+    async fn nothing(&self, session: &Session, since: SyncToken) -> Result<Response, SyncError> {
+        let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
+        Ok(Response::new(since, &counts))
+    }
+
+    /// What there is to tell up to `until`, the position up to which that is, and what it tells of
+    /// members. With `only`, nothing else changed.
     async fn now(
         &self,
         session: &Session,
         request: &Request,
+        until: u64,
+        only: Option<&RoomChanges>,
     ) -> Result<(Response, u64, Option<Sending>), SyncError> {
-        // The position first: the snapshot then holds everything up to it.
-        let until = self.db.visible_position();
+        // Taken after the position: it holds everything up to it.
         let at = self.db.snapshot();
         let since = request.since.map(|token| token.position);
-        let (global, mut by_room) =
-            account_data(&at, session.user, since, until, &request.filter).await?;
-        let mut rooms = RoomsResponse::default();
-        let user_rooms = self.rooms.user_rooms(&at, session.user).await?;
-        let device_lists = match since {
-            Some(since) => self.device_lists(&at, session, (since, until), &user_rooms).await?,
-            None => DeviceLists::default(),
-        };
-        let inbox = (request.since.map_or(0, |token| token.to_device), until);
-        let to_device = &self.e2ee.to_device;
-        // The device has what it was given with its token.
-        let inbox = to_device
-            .exchange(&at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
-            .await?;
         let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
-        let span = (since, until);
-        let presence = self
-            .presence_events(&at, session, span, &user_rooms, &device_lists, &request.filter)
-            .await?;
+        let mut response = Response::new(SyncToken { position: until, to_device: until }, &counts);
+        let mut by_room = RoomAccountData::new();
+        let user_rooms = match only {
+            Some(only) => self.user_rooms_among(&at, session.user, only).await?,
+            None => {
+                let user_rooms = self.rooms.user_rooms(&at, session.user).await?;
+                by_room = self
+                    .add_all_but_rooms(&mut response, &at, session, request, until, &user_rooms)
+                    .await?;
+                user_rooms
+            }
+        };
         let mut sending = (!request.filter.redundant_members())
             .then(|| self.rooms.sent_members().begin(session, None, since.map(u64::cast_signed)));
         for (room, user_room) in user_rooms {
             let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
             self.add_room(
-                &mut rooms,
+                &mut response.rooms,
                 &at,
                 session,
                 request,
                 &mut sending,
-                until,
+                (until, only.map(|only| only.settled)),
                 (room, user_room),
                 account_data,
             )
             .await?;
         }
-        let next = SyncToken { position: until, to_device: inbox.upto };
-        let response = Response {
-            next_batch: next.to_string(),
-            account_data: Events { events: global },
-            rooms,
-            presence: Events { events: presence },
-            to_device: Events { events: inbox.events },
-            device_lists,
-            device_one_time_keys_count: counts.one_time.clone(),
-            device_unused_fallback_key_types: counts.unused_fallback.clone(),
-        };
         Ok((response, until, sending))
+    }
+
+    /// Adds the account data, the messages to the device, whose keys changed and who is there.
+    /// Returns the account data of rooms.
+    async fn add_all_but_rooms(
+        &self,
+        response: &mut Response,
+        at: &Snapshot,
+        session: &Session,
+        request: &Request,
+        until: u64,
+        user_rooms: &[(RoomNumber, UserRoom)],
+    ) -> Result<RoomAccountData, SyncError> {
+        let since = request.since.map(|token| token.position);
+        let (global, by_room) =
+            account_data(at, session.user, since, until, &request.filter).await?;
+        response.account_data.events = global;
+        if let Some(since) = since {
+            response.device_lists =
+                self.device_lists(at, session, (since, until), user_rooms).await?;
+        }
+        let inbox = (request.since.map_or(0, |token| token.to_device), until);
+        let to_device = &self.e2ee.to_device;
+        // The device has what it was given with its token.
+        let inbox = to_device
+            .exchange(at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
+            .await?;
+        response.to_device.events = inbox.events;
+        response.next_batch = SyncToken { position: until, to_device: inbox.upto }.to_string();
+        let (span, lists) = ((since, until), &response.device_lists);
+        response.presence.events =
+            self.presence_events(at, session, span, user_rooms, lists, &request.filter).await?;
+        Ok(by_room)
     }
 
     /// Adds one room, if there is something to tell of it.
@@ -227,7 +278,7 @@ impl Sync {
         session: &Session,
         request: &Request,
         sending: &mut Option<Sending>,
-        until: u64,
+        (until, settled): (u64, Option<u64>),
         (number, user_room): (RoomNumber, UserRoom),
         account_data: Events,
     ) -> Result<(), SyncError> {
@@ -249,6 +300,17 @@ impl Sync {
         let left_unasked = since.is_none() && !request.filter.include_leave;
         if (gone && (!changed || user_room.forgotten || left_unasked))
             || (!changed && membership != Membership::Join)
+        {
+            return Ok(());
+        }
+        // Most rooms of most syncs: nothing happened, and memory knows it.
+        if let Some(since) = since
+            && !changed
+            && !request.full_state
+            && account_data.is_empty()
+            && self.rooms.last_position(number).await? <= since
+            && !self.receipts.may_have_changed(number, since)
+            && self.typing.changed_since(number, since).is_none()
         {
             return Ok(());
         }
@@ -284,8 +346,17 @@ impl Sync {
             return Ok(());
         };
         let user_room = &user_room;
-        let mut reader =
-            RoomReader { sync: self, at, session, request, sending, room, user_room, until };
+        let mut reader = RoomReader {
+            sync: self,
+            at,
+            session,
+            request,
+            sending,
+            room,
+            user_room,
+            until,
+            settled,
+        };
         if membership == Membership::Join {
             let joined = reader.joined(since, account_data).await?;
             // A room that is new to the client is told of even if a filter leaves nothing.
@@ -296,6 +367,17 @@ impl Sync {
             rooms.leave.insert(room_id, reader.left(since, account_data).await?);
         }
         Ok(())
+    }
+}
+
+/// What there may be to tell. Messages to the device that it has not had yet, or has and that are to
+/// be removed, stand behind the position of its token.
+fn changes(request: &Request, waiter: &Waiter) -> Changes {
+    match request.since {
+        Some(since) if !request.full_state && since.to_device >= since.position => {
+            waiter.changes_after(since.position)
+        }
+        _ => Changes::Anything,
     }
 }
 

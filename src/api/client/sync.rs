@@ -1,8 +1,12 @@
 //! What happened since the last time.
 
+use std::convert::Infallible;
+
 use axum::{
     Json,
+    body::Body,
     extract::{RawQuery, State},
+    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use ruma::api::client::sync::sync_events::v3::{Filter, Request};
@@ -50,7 +54,13 @@ pub(crate) async fn sync_events(
         presence: Level::named(&request.set_presence).unwrap_or_default(),
         timeout: request.timeout.unwrap_or_default(),
     };
-    Ok(Json(sync.v3(&session, &request).await?).into_response())
+    let response = sync.v3(&session, &request).await?;
+    if !response.is_large() {
+        return Ok(Json(response).into_response());
+    }
+    let pieces = response.into_pieces().map(Ok::<_, Infallible>);
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Whether the state after the timeline is asked for by the name it had before it was in the spec.

@@ -7,19 +7,22 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use ruma::{OwnedDeviceId, events::receipt::ReceiptType};
+use ruma::OwnedDeviceId;
+use tokio::time::sleep;
 
-use super::{ReadUpTo, Receipts};
+use super::{ReadUpTo, ReceiptSlot, Receipts};
 use crate::{
     config,
     rooms::{Room, record::EventRecord},
     storage::{
-        StorageError,
+        Batch, Json, StorageError,
         intern::{RoomNumber, UserNumber},
+        schema::RECEIPTS,
     },
     users::session::Session,
 };
@@ -32,6 +35,13 @@ pub(crate) const DELIVERED: &str = "dev.myelin.delivered";
 const MAX_DEVICES: u64 = 50_000;
 /// How much of one device: what is beyond is not told.
 const MAX_PENDING: usize = 1_000;
+/// How many deliveries wait to be told of: what is beyond is not told.
+const MAX_DUE: usize = 50_000;
+/// For how long they are collected. A message reaches the members of a room within moments, and the
+/// next one makes the receipts for this one worthless: each is a row and may wake the sender.
+const TOGETHER: Duration = Duration::from_millis(250);
+/// How many are written at once.
+const AT_ONCE: usize = 500;
 
 /// What a device was given and has not come back with: by room and sender, the last message and the
 /// position of the response.
@@ -41,6 +51,9 @@ type Given = HashMap<(RoomNumber, UserNumber), (ReadUpTo, u64)>;
 pub(super) struct Deliveries {
     max_members: u64,
     given: Cache<(UserNumber, OwnedDeviceId), Arc<Mutex<Given>>>,
+    /// What senders are to be told: up to where in the room, of which sender, which reader.
+    due: Mutex<HashMap<(RoomNumber, UserNumber, UserNumber), ReadUpTo>>,
+    telling: tokio::sync::Mutex<()>,
 }
 
 impl Deliveries {
@@ -48,7 +61,14 @@ impl Deliveries {
     pub(super) fn new(settings: &config::Receipts) -> Option<Arc<Self>> {
         let given = Cache::new(MAX_DEVICES);
         let max_members = u64::from(settings.delivered_max_members);
-        settings.delivered.then(|| Arc::new(Self { max_members, given }))
+        settings.delivered.then(|| {
+            Arc::new(Self {
+                max_members,
+                given,
+                due: Mutex::default(),
+                telling: tokio::sync::Mutex::default(),
+            })
+        })
     }
 }
 
@@ -90,28 +110,60 @@ impl Receipts {
         }
     }
 
-    /// A device came back with a token of this position: it has what it was given up to there.
-    ///
-    /// # Errors
-    /// [`StorageError`] if the database fails.
-    pub(crate) async fn acknowledge(
-        &self,
-        session: &Session,
-        position: u64,
-    ) -> Result<(), StorageError> {
-        let Some(deliveries) = &self.deliveries else { return Ok(()) };
+    /// A device came back with a token of this position: it has what it was given up to there. The
+    /// senders are told a moment later, of all that was delivered meanwhile together.
+    pub(crate) fn acknowledge(&self, session: &Session, position: u64) {
+        let Some(deliveries) = &self.deliveries else { return };
         let key = (session.user, session.device_id.clone());
-        let Some(given) = deliveries.given.get(&key) else { return Ok(()) };
-        let delivered: Vec<_> = {
-            let mut given = given.lock();
-            let delivered = given.extract_if(|_, (_, given_at)| *given_at <= position);
-            delivered.collect()
-        };
-        let kind = ReceiptType::from(DELIVERED);
+        let Some(given) = deliveries.given.get(&key) else { return };
+        let mut given = given.lock();
+        let mut delivered = given.extract_if(|_, (_, given_at)| *given_at <= position).peekable();
+        if delivered.peek().is_none() {
+            return;
+        }
+        let mut due = deliveries.due.lock();
+        let first = due.is_empty();
         for ((room, sender), (up_to, _)) in delivered {
-            // Another device of the same user may have had it before.
-            let slot = sender.0.to_string();
-            self.set(room, session.user, &kind, &slot, &up_to, &[sender]).await?;
+            if due.len() < MAX_DUE {
+                due.insert((room, sender, session.user), up_to);
+            }
+        }
+        drop(due);
+        if first {
+            let (this, deliveries) = (self.clone(), Arc::clone(deliveries));
+            tokio::spawn(async move {
+                sleep(TOGETHER).await;
+                if let Err(error) = this.tell_due(&deliveries).await {
+                    tracing::warn!(%error, "senders could not be told that messages arrived");
+                }
+            });
+        }
+    }
+
+    /// Writes down what was delivered, and wakes the senders.
+    async fn tell_due(&self, deliveries: &Deliveries) -> Result<(), StorageError> {
+        // One after the other: nobody else writes these rows.
+        let _turn = deliveries.telling.lock().await;
+        let due: Vec<_> = std::mem::take(&mut *deliveries.due.lock()).into_iter().collect();
+        for part in due.chunks(AT_ONCE) {
+            let slots: Vec<String> =
+                part.iter().map(|((_, sender, _), _)| sender.0.to_string()).collect();
+            let keys = part.iter().zip(&slots);
+            let keys =
+                keys.map(|(((room, _, reader), _), slot)| (*room, *reader, DELIVERED, &**slot));
+            let old = RECEIPTS.multi_get(&self.db, keys).await?;
+            let mut batch = Batch::unsynced();
+            for ((((room, sender, reader), up_to), slot), old) in part.iter().zip(slots).zip(old) {
+                let old = old.map(|Json(receipt)| receipt);
+                // Another device of the same user may have had it before.
+                if old.as_ref().is_some_and(|old| old.event_position >= up_to.position) {
+                    continue;
+                }
+                let slot = ReceiptSlot { user: reader.0, kind: DELIVERED.to_owned(), thread: slot };
+                self.write(&mut batch, *room, slot, up_to, old.as_ref()).await?;
+                batch.wake_in(*room, [*sender]);
+            }
+            self.db.commit(batch).await?;
         }
         Ok(())
     }

@@ -130,11 +130,7 @@ impl Sliding {
         let state = self.connections.state(&key, request.pos.as_deref())?;
         self.note_delivered(session, request).await?;
         if request.pos.is_some() {
-            self.sync
-                .receipts
-                .acknowledge(session, state.position)
-                .await
-                .map_err(SyncError::from)?;
+            self.sync.receipts.acknowledge(session, state.position);
         }
         let _there = self.sync.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.

@@ -15,6 +15,7 @@ use super::{
     state::{is_lazy, requires},
 };
 use crate::{
+    push::Whose,
     rooms::{
         Boundary, EventFilter, Room, Viewer, Visibility,
         record::{EventRecord, Membership},
@@ -185,7 +186,8 @@ impl Reader<'_> {
         let Session { user, user_id, .. } = self.session;
         let member = entry.user_room.position;
         let unread = &self.sync.unread;
-        let tally = unread.count(self.at, &room, *user, user_id, member, self.until).await?;
+        let whose = Whose { user: *user, user_id, member, settled: None };
+        let tally = unread.count(self.at, &room, whose, self.until).await?;
         response.unread = Some(tally.total().into());
 
         let mut members = before.map(|sent| sent.members.clone()).unwrap_or_default();

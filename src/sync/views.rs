@@ -1,0 +1,88 @@
+//! What users are to rooms and may see of them, kept in memory while it stays as it is.
+//!
+//! Who waits for messages is told of many in a row, and between two of them neither their membership
+//! nor the room's state changes, nor whom they ignore: memory knows when one of these does.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use super::v3::Sync;
+use crate::{
+    rooms::{Room, RoomError, Visibility, record::UserRoom},
+    storage::{
+        RoomChanges, Snapshot,
+        intern::{RoomNumber, UserNumber},
+        schema::USER_ROOMS,
+    },
+};
+
+/// Of how many (user, room) it is kept, about 300 bytes each.
+const MAX_VIEWS: u64 = 50_000;
+
+/// What was read lately.
+#[derive(Clone)]
+pub(crate) struct Views(Cache<(UserNumber, RoomNumber), Arc<View>>);
+
+/// What one user is to one room.
+struct View {
+    /// It holds everything up to this position.
+    as_of: u64,
+    user_room: UserRoom,
+    visibility: Arc<Visibility>,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self(Cache::new(MAX_VIEWS))
+    }
+}
+
+impl Sync {
+    /// What the user is to the rooms in which something changed.
+    pub(super) async fn user_rooms_among(
+        &self,
+        at: &Snapshot,
+        user: UserNumber,
+        changes: &RoomChanges,
+    ) -> Result<Vec<(RoomNumber, UserRoom)>, RoomError> {
+        let known = |room: &RoomNumber| {
+            let view = self.views.0.get(&(user, *room))?;
+            (view.as_of >= changes.settled).then(|| (*room, view.user_room.clone()))
+        };
+        if let Some(found) = changes.rooms.iter().map(known).collect() {
+            return Ok(found);
+        }
+        let keys = changes.rooms.iter().map(|room| (user, *room));
+        let rows = USER_ROOMS.multi_get(at, keys).await?;
+        let found = changes.rooms.iter().zip(rows).filter_map(|(room, row)| Some((*room, row?)));
+        Ok(found.collect())
+    }
+
+    /// What a user may see in a room, of everything up to `until`. With `settled` it has not changed
+    /// since that position.
+    pub(super) async fn visibility(
+        &self,
+        at: &Snapshot,
+        room: &Room,
+        (user, user_room): (UserNumber, &UserRoom),
+        until: u64,
+        settled: Option<u64>,
+    ) -> Result<Arc<Visibility>, RoomError> {
+        let Some(settled) = settled else {
+            return Ok(Arc::new(self.rooms.visibility(at, room, user).await?));
+        };
+        let key = (user, room.number);
+        if let Some(known) = self.views.0.get(&key).filter(|known| known.as_of >= settled) {
+            return Ok(Arc::clone(&known.visibility));
+        }
+        let visibility = Arc::new(self.rooms.visibility(at, room, user).await?);
+        let view = View {
+            as_of: until,
+            user_room: user_room.clone(),
+            visibility: Arc::clone(&visibility),
+        };
+        self.views.0.insert(key, Arc::new(view));
+        Ok(visibility)
+    }
+}
