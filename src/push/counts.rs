@@ -136,17 +136,16 @@ impl Unread {
         {
             return Ok(Arc::clone(known));
         }
-        let reader = match reader {
-            Some(reader) => reader,
-            None => {
-                let mut reader = self.reader(at, room, user, user_id, rules).await?;
-                (reader.as_of, reader.rules_position) = (until, rules_position);
-                let reader = Arc::new(reader);
-                if settled.is_some() {
-                    self.readers.insert(key, Arc::clone(&reader));
-                }
-                reader
+        let reader = if let Some(reader) = reader {
+            reader
+        } else {
+            let mut reader = self.reader(at, room, user, user_id, rules).await?;
+            (reader.as_of, reader.rules_position) = (until, rules_position);
+            let reader = Arc::new(reader);
+            if settled.is_some() {
+                self.readers.insert(key, Arc::clone(&reader));
             }
+            reader
         };
         let mut since = known.as_ref().map_or(0, |known| known.since);
         if known.as_ref().is_none_or(|known| known.member != member) {

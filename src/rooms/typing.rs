@@ -123,7 +123,7 @@ impl Typing {
             typing.position = position.value();
         }
         let concern = |user: &UserNumber| Concern { user: *user, room: Some(room) };
-        self.db.announce(position, members.iter().map(concern).collect());
+        position.committed(members.iter().map(concern).collect());
         Ok(())
     }
 

@@ -230,12 +230,6 @@ impl Db {
         self.shared.wakes.subscribe_to_any()
     }
 
-    /// Makes a position visible without a commit, and wakes those it concerns: something in memory
-    /// changed (typing).
-    pub(crate) fn announce(&self, position: Position, concerned: Vec<Concern>) {
-        position.committed(concerned);
-    }
-
     /// Wakes users for whom nothing has changed that has a position.
     pub(crate) fn wake(&self, users: &[UserNumber]) {
         self.shared.wakes.wake(users.iter().copied());

@@ -115,8 +115,9 @@ impl Position {
         self.value
     }
 
-    /// Says that the position's batch is committed: those it concerns are woken once it is visible.
-    pub(super) fn committed(mut self, concerned: Vec<Concern>) {
+    /// Says that the position's batch is committed, or what it stands for is done in memory: those it
+    /// concerns are woken once it is visible.
+    pub(crate) fn committed(mut self, concerned: Vec<Concern>) {
         let value = std::mem::take(&mut self.value);
         self.positions.done(value, concerned);
     }

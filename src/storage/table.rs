@@ -124,6 +124,9 @@ impl<K: Key, V: Value> Table<K, V> {
         keys: impl IntoIterator<Item = Q>,
     ) -> Result<Vec<Option<V>>, StorageError> {
         let keys: Vec<Vec<u8>> = keys.into_iter().map(|key| encoded(&key)).collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let found = at.multi_get(self.id, &keys).await?;
         found.into_iter().map(|bytes| bytes.map(|bytes| self.value(&bytes)).transpose()).collect()
     }

@@ -157,7 +157,8 @@ impl Followed {
             return;
         }
         if self.rooms.len() == MAX_ROOMS {
-            let oldest = (0..MAX_ROOMS).min_by_key(|place| self.rooms[*place].1).unwrap_or(0);
+            let places = self.rooms.iter().enumerate();
+            let oldest = places.min_by_key(|(_, (_, last))| *last).map_or(0, |(place, _)| place);
             let (_, forgotten) = self.rooms.swap_remove(oldest);
             self.from = self.from.max(forgotten);
         }

@@ -207,15 +207,14 @@ impl Sync {
         let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
         let mut response = Response::new(SyncToken { position: until, to_device: until }, &counts);
         let mut by_room = RoomAccountData::new();
-        let user_rooms = match only {
-            Some(only) => self.user_rooms_among(&at, session.user, only).await?,
-            None => {
-                let user_rooms = self.rooms.user_rooms(&at, session.user).await?;
-                by_room = self
-                    .add_all_but_rooms(&mut response, &at, session, request, until, &user_rooms)
-                    .await?;
-                user_rooms
-            }
+        let user_rooms = if let Some(only) = only {
+            self.user_rooms_among(&at, session.user, only).await?
+        } else {
+            let user_rooms = self.rooms.user_rooms(&at, session.user).await?;
+            by_room = self
+                .add_all_but_rooms(&mut response, &at, session, request, until, &user_rooms)
+                .await?;
+            user_rooms
         };
         let mut sending = (!request.filter.redundant_members())
             .then(|| self.rooms.sent_members().begin(session, None, since.map(u64::cast_signed)));
