@@ -39,9 +39,11 @@ pub(crate) struct Server {
     areas: Areas,
 }
 
-/// What handlers may ask for with `State`.
+/// What handlers may ask for with `State`. Every layer of every request has a handle to it.
 #[derive(Clone)]
-pub(crate) struct Areas {
+pub(crate) struct Areas(Arc<Parts>);
+
+struct Parts {
     config: Arc<Config>,
     federation: Federation,
     exchange: Exchange,
@@ -62,7 +64,7 @@ pub(crate) struct Areas {
     delayed: DelayedEvents,
     typing: Typing,
     receipts: Receipts,
-    sync: Sync,
+    sync: Arc<Sync>,
     sliding: Sliding,
     keys: Keys,
     to_device: ToDevice,
@@ -77,7 +79,7 @@ macro_rules! areas {
     ($($field:ident: $area:ty),* $(,)?) => {$(
         impl FromRef<Areas> for $area {
             fn from_ref(areas: &Areas) -> Self {
-                areas.$field.clone()
+                areas.0.$field.clone()
             }
         }
     )*};
@@ -104,7 +106,7 @@ areas! {
     delayed: DelayedEvents,
     typing: Typing,
     receipts: Receipts,
-    sync: Sync,
+    sync: Arc<Sync>,
     sliding: Sliding,
     keys: Keys,
     to_device: ToDevice,
@@ -118,7 +120,7 @@ areas! {
 impl Areas {
     /// Whether other servers are answered.
     pub(crate) fn is_federating(&self) -> bool {
-        self.federation.is_enabled()
+        self.0.federation.is_enabled()
     }
 }
 
@@ -272,7 +274,7 @@ impl Server {
             stopping.clone(),
         )?;
         deliver(delivery, &receipts);
-        let sync = Sync::new(
+        let sync = Arc::new(Sync::new(
             db.clone(),
             rooms.clone(),
             typing.clone(),
@@ -282,9 +284,9 @@ impl Server {
             presence.clone(),
             sessions.clone(),
             stopping,
-        );
+        ));
         Ok(Self {
-            areas: Areas {
+            areas: Areas(Arc::new(Parts {
                 config: Arc::new(config.clone()),
                 federation,
                 exchange,
@@ -314,7 +316,7 @@ impl Server {
                 content,
                 previews,
                 db,
-            },
+            })),
         })
     }
 
@@ -324,7 +326,7 @@ impl Server {
     /// # Errors
     /// [`StorageError`] if the database fails.
     pub(crate) async fn first_registration_token(&self) -> Result<Option<String>, StorageError> {
-        self.areas.accounts.first_registration_token().await
+        self.areas.0.accounts.first_registration_token().await
     }
 
     /// Reads the registration files of application services anew; nothing changes if something is
@@ -333,20 +335,20 @@ impl Server {
     /// # Errors
     /// [`StartError`] with what is wrong.
     pub(crate) async fn reload_appservices(&self, config: &Config) -> Result<(), StartError> {
-        self.areas.appservices.reload(&config.appservice.registrations).await?;
-        Ok(self.areas.accounts.make_bots().await?)
+        self.areas.0.appservices.reload(&config.appservice.registrations).await?;
+        Ok(self.areas.0.accounts.make_bots().await?)
     }
 
     /// Other servers.
     #[cfg(test)]
     pub(crate) fn federation(&self) -> &Federation {
-        &self.areas.federation
+        &self.areas.0.federation
     }
 
     /// Its rooms.
     #[cfg(test)]
     pub(crate) fn rooms(&self) -> &Rooms {
-        &self.areas.rooms
+        &self.areas.0.rooms
     }
 
     /// Every endpoint.

@@ -70,7 +70,7 @@ impl Badges {
                     }
                     let room = rooms.numbered(number).await?;
                     let member = row.position;
-                    let whose = Whose { user, user_id, member, settled: None };
+                    let whose = Whose { user, user_id, member, settled: None, receipts: None };
                     let tally = self.unread.count(&at, &room, whose, until).await?;
                     let count = tally.total().notifications;
                     known.rooms.insert(number, (until, count));

@@ -18,7 +18,7 @@ use super::{
     compiled::{CompiledRules, Outcome, Recipient},
     context::RoomContext,
     event::PushEvent,
-    look::STEP,
+    look::{self, Looks, STEP},
     tally::{MAIN, Marks, Recount, Tally},
 };
 use crate::{
@@ -62,6 +62,7 @@ pub(crate) struct Unread {
     pub(super) compiled: Cache<UserNumber, Known>,
     pub(super) contexts: Cache<RoomNumber, Arc<RoomContext>>,
     readers: Cache<(UserNumber, RoomNumber), Arc<Reader>>,
+    pub(super) looks: Looks,
 }
 
 /// Whose counts.
@@ -76,6 +77,8 @@ pub(crate) struct Whose<'a> {
     /// Since this position nothing changed for them but messages, receipts and typing, if that is
     /// known.
     pub(crate) settled: Option<u64>,
+    /// The position of the last receipt in the room, if that is known.
+    pub(crate) receipts: Option<u64>,
 }
 
 /// One user looking at one room: what it depends on whether an event notifies them.
@@ -102,6 +105,7 @@ impl Unread {
             compiled: Cache::new(MAX_RULES),
             contexts: Cache::new(MAX_CONTEXTS),
             readers: Cache::new(MAX_READERS),
+            looks: look::looks(),
         }
     }
 
@@ -117,16 +121,21 @@ impl Unread {
         whose: Whose<'_>,
         until: u64,
     ) -> Result<Arc<Tally>, RoomError> {
-        let Whose { user, user_id, member, settled } = whose;
+        let Whose { user, user_id, member, settled, receipts } = whose;
         let key = (user, room.number);
-        let marks = marks(at, room.number, user).await?;
+        let known = self.tallies.get(&key);
+        let unmoved = known.as_ref().filter(|known| receipts.is_some_and(|at| at <= known.until));
+        let marks = match unmoved {
+            Some(known) => known.marks.clone(),
+            None => marks(at, room.number, user).await?,
+        };
         let reader = settled
             .and_then(|settled| self.readers.get(&key).filter(|reader| reader.as_of >= settled));
         let (rules_position, rules) = match &reader {
             Some(reader) => (reader.rules_position, Arc::clone(&reader.rules)),
             None => self.rules_of(at, user, user_id).await?,
         };
-        let known = match self.tallies.get(&key) {
+        let known = match known {
             Some(known) => Some(known),
             None => UNREAD.get(at, &key).await?.map(|Json(tally)| Arc::new(tally)),
         };
@@ -197,11 +206,11 @@ impl Unread {
         let mut found = Vec::new();
         // The latest first, so that of too many the old ones are left out.
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, room, after, upto, STEP).await?;
+            let events = self.look(at, room, after, upto).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
-            for (key, event) in events {
-                upto = Boundary(key - 1);
+            for (key, event) in events.iter() {
+                upto = Boundary(*key - 1);
                 let redacts_counted = event.redacts && !tally.threads.is_empty();
                 if redacts_counted {
                     // What it redacts may have been counted.
@@ -211,7 +220,7 @@ impl Unread {
                     tally.threads.clear();
                     return Box::pin(self.extend(at, room, reader, tally, until)).await;
                 }
-                if let Some(outcome) = reader.notified(&event) {
+                if let Some(outcome) = reader.notified(event) {
                     let thread = event.thread.as_ref().map_or(MAIN, |thread| thread.as_str());
                     if event.position > tally.marks.of(thread) {
                         found.push((thread.to_owned(), outcome.highlight));
@@ -243,14 +252,14 @@ impl Unread {
         let after = Boundary::at_position(first);
         let mut upto = Boundary::at_position(tally.until);
         while looked_at < MAX_COUNTED && upto > after {
-            let events = self.look(at, room, after, upto, STEP).await?;
+            let events = self.look(at, room, after, upto).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
-            for (key, event) in events {
-                upto = Boundary(key - 1);
+            for (key, event) in events.iter() {
+                upto = Boundary(*key - 1);
                 let thread = event.thread.as_ref().map_or(MAIN, |thread| thread.as_str());
                 let wanted = threads.get(thread).is_some_and(|read| event.position > *read);
-                if let Some(outcome) = reader.notified(&event).filter(|_| wanted) {
+                if let Some(outcome) = reader.notified(event).filter(|_| wanted) {
                     tally.add(thread, outcome.highlight);
                 }
             }

@@ -1,7 +1,8 @@
 //! Events of timelines, read and taken apart once for all members.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use moka::sync::Cache;
 use ruma::{EventId, OwnedEventId};
 
 use super::{
@@ -28,12 +29,47 @@ const MAX_HOPS: usize = 3;
 /// Events taken apart, with their place.
 pub(super) type Looked = Vec<(i64, Arc<PushEvent>)>;
 
+/// What was looked at within the last moments: a window after one place and up to another.
+pub(super) type Looks = Cache<(RoomNumber, i64, i64), Arc<Looked>>;
+
+/// For how long a window is kept. What is redacted in it meanwhile is looked at again with the
+/// redaction, which lies behind it.
+const LOOK_FOR: Duration = Duration::from_secs(2);
+/// How many events of such windows are kept, about 20 bytes each.
+const MAX_LOOKED_AT: u64 = 50_000;
+
+/// An empty one.
+pub(super) fn looks() -> Looks {
+    let weigh = |_: &(RoomNumber, i64, i64), looked: &Arc<Looked>| {
+        u32::try_from(looked.len() + 5).unwrap_or(u32::MAX)
+    };
+    Cache::builder().weigher(weigh).max_capacity(MAX_LOOKED_AT).time_to_live(LOOK_FOR).build()
+}
+
 /// Rows of a room's timeline.
 type Rows = Vec<((RoomNumber, i64), EventNumber)>;
 
 impl Unread {
-    /// The latest events of a window, latest first.
+    /// The latest events of a window, latest first. All members of a room look at the same ones
+    /// when a message wakes them.
     pub(super) async fn look(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: Boundary,
+        upto: Boundary,
+    ) -> Result<Arc<Looked>, RoomError> {
+        let key = (room.number, after.0, upto.0);
+        if let Some(looked) = self.looks.get(&key) {
+            return Ok(looked);
+        }
+        let looked = Arc::new(self.look_back(at, room, after, upto, STEP).await?);
+        self.looks.insert(key, Arc::clone(&looked));
+        Ok(looked)
+    }
+
+    /// The same, for one reader.
+    pub(super) async fn look_back(
         &self,
         at: &impl Read,
         room: &Room,

@@ -137,7 +137,7 @@ impl Unread {
             };
             if source.ahead.is_empty() {
                 let window = (Boundary::at_position(source.since), Boundary::at_position(upto));
-                let events = self.look(at, &source.room, window.0, window.1, STEP).await?;
+                let events = self.look_back(at, &source.room, window.0, window.1, STEP).await?;
                 looked_at += events.len().max(1);
                 source.ahead.extend(events.into_iter().map(|(_, event)| event));
             }

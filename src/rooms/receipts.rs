@@ -252,7 +252,13 @@ impl Receipts {
 
     /// Whether there may be receipts in `room` after `since`: memory knows if there are none.
     pub(crate) fn may_have_changed(&self, room: RoomNumber, since: u64) -> bool {
-        since < self.started_at || self.latest.lock().get(&room).is_some_and(|last| *last > since)
+        self.last_position(room) > since
+    }
+
+    /// The stream position of the last receipt in `room`, or a later one: of rooms without receipts
+    /// since the start, that of the start.
+    pub(crate) fn last_position(&self, room: RoomNumber) -> u64 {
+        self.latest.lock().get(&room).copied().unwrap_or(self.started_at)
     }
 
     /// The receipts of `room` that changed after `since`, up to `until`, as `reader` may see them:

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -39,7 +40,7 @@ struct World {
     rooms: Rooms,
     typing: Typing,
     sessions: Sessions,
-    sync: Sync,
+    sync: Arc<Sync>,
     shutdown: Shutdown,
     transaction: u64,
 }
@@ -74,7 +75,7 @@ impl World {
         };
         let presence = Presence::new(db.clone(), clock.clone(), config::Presence::default());
         let shutdown = Shutdown::new();
-        let sync = Sync::new(
+        let sync = Arc::new(Sync::new(
             db.clone(),
             rooms.clone(),
             typing.clone(),
@@ -84,7 +85,7 @@ impl World {
             presence,
             sessions.clone(),
             shutdown.stopping(),
-        );
+        ));
         Self { db, rooms, typing, sessions, sync, shutdown, transaction: 0 }
     }
 

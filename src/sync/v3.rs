@@ -44,7 +44,6 @@ use crate::{
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 /// Answers syncs.
-#[derive(Clone)]
 pub(crate) struct Sync {
     pub(super) db: Db,
     pub(super) rooms: Rooms,

@@ -21,7 +21,6 @@ use crate::{
 const MAX_VIEWS: u64 = 50_000;
 
 /// What was read lately.
-#[derive(Clone)]
 pub(crate) struct Views(Cache<(UserNumber, RoomNumber), Arc<View>>);
 
 /// What one user is to one room.

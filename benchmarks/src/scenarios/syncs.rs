@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use serde_json::Value;
+
 use crate::http::{Account, CallError, segment};
 use crate::measure::{Row, Samples, measure};
 use crate::world::World;
@@ -32,10 +34,27 @@ pub(super) async fn syncs(world: &World) -> Result<Vec<Row>, CallError> {
     eprintln!("    {} KiB each", size / 1024);
 
     let since = reader.now().await?;
-    let path = format!("sync?timeout=0&since={}", segment(&since));
     let name = format!("incremental sync, {rooms} rooms, nothing new");
-    let idle = measure(&name, world.usage, vec![repeat(&reader, path, world.count(2000))]).await;
+    let idle = vec![follow(reader, since, world.count(2000))];
+    let idle = measure(&name, world.usage, idle).await;
     Ok(vec![initial, idle])
+}
+
+/// Syncs as clients do, each from where the last one ended.
+async fn follow(user: Account, mut since: String, count: usize) -> Samples {
+    let mut samples = Samples::default();
+    for _ in 0..count {
+        let path = format!("sync?timeout=0&since={}", segment(&since));
+        match samples.time(user.read(&path)).await {
+            Some(answer) => {
+                if let Some(next) = answer.get("next_batch").and_then(Value::as_str) {
+                    next.clone_into(&mut since);
+                }
+            }
+            None => break,
+        }
+    }
+    samples
 }
 
 fn repeat(

@@ -1,6 +1,6 @@
 //! The keys of end-to-end encryption.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, response::IntoResponse};
 use ruma::{
@@ -105,7 +105,7 @@ pub(crate) async fn claim_keys(
 
 /// `GET /_matrix/client/v3/keys/changes`
 pub(crate) async fn get_key_changes(
-    State(sync): State<Sync>,
+    State(sync): State<Arc<Sync>>,
     Client { session, request, .. }: Client<get_key_changes::v3::Request>,
 ) -> Result<Ruma<get_key_changes::v3::Response>, ApiError> {
     let from: SyncToken = request.from.parse().map_err(ApiError::invalid_param)?;

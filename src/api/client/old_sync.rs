@@ -1,6 +1,6 @@
 //! Syncing as it was before `/sync`, and looking into rooms from outside.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -33,7 +33,7 @@ pub(crate) struct Snapshot {
 
 /// `GET /_matrix/client/v3/events`
 pub(crate) async fn get_events(
-    State(sync): State<Sync>,
+    State(sync): State<Arc<Sync>>,
     Query(query): Query<Stream>,
     ClientJson { session, .. }: ClientJson<serde::de::IgnoredAny>,
 ) -> Result<Json<EventStream>, ApiError> {
@@ -50,7 +50,7 @@ pub(crate) async fn get_events(
 
 /// `GET /_matrix/client/v3/initialSync`
 pub(crate) async fn get_initial_sync(
-    State(sync): State<Sync>,
+    State(sync): State<Arc<Sync>>,
     Query(query): Query<Snapshot>,
     ClientJson { session, .. }: ClientJson<serde::de::IgnoredAny>,
 ) -> Result<Json<InitialSync>, ApiError> {
@@ -59,7 +59,7 @@ pub(crate) async fn get_initial_sync(
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/initialSync`
 pub(crate) async fn get_room(
-    State(sync): State<Sync>,
+    State(sync): State<Arc<Sync>>,
     Query(query): Query<Snapshot>,
     Client { session, request, .. }: Client<get_current_state::v3::Request>,
 ) -> Result<Json<InitialRoom>, ApiError> {

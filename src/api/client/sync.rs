@@ -1,6 +1,6 @@
 //! What happened since the last time.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
@@ -19,7 +19,7 @@ use crate::{
 
 /// `GET /_matrix/client/v3/sync`
 pub(crate) async fn sync_events(
-    State(sync): State<Sync>,
+    State(sync): State<Arc<Sync>>,
     State(filters): State<Filters>,
     RawQuery(query): RawQuery,
     Client { session, request, .. }: Client<Request>,

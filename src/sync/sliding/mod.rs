@@ -71,7 +71,7 @@ impl From<StorageError> for SlidingError {
 /// Answers sliding syncs.
 #[derive(Clone)]
 pub(crate) struct Sliding {
-    sync: Sync,
+    sync: Arc<Sync>,
     connections: Connections,
     /// The types of rooms, which never change.
     room_types: Cache<RoomNumber, Option<String>>,
@@ -102,7 +102,7 @@ struct Wanted<'a> {
 
 impl Sliding {
     /// Sliding syncs over the same areas as `sync`.
-    pub(crate) fn new(sync: Sync) -> Self {
+    pub(crate) fn new(sync: Arc<Sync>) -> Self {
         // Positions go on above those of the process before.
         let connections = Connections::new(sync.db.visible_position());
         Self {

@@ -186,7 +186,7 @@ impl Reader<'_> {
         let Session { user, user_id, .. } = self.session;
         let member = entry.user_room.position;
         let unread = &self.sync.unread;
-        let whose = Whose { user: *user, user_id, member, settled: None };
+        let whose = Whose { user: *user, user_id, member, settled: None, receipts: None };
         let tally = unread.count(self.at, &room, whose, self.until).await?;
         response.unread = Some(tally.total().into());
 
