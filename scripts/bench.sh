@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 . scripts/clients.sh
 
-cargo build --release --locked --bin myelin
+cargo build --release --locked --features jemalloc --bin myelin
 cargo build --release --locked -p myelin-bench
 bin=$CARGO_TARGET_DIR/release
 out=$CARGO_TARGET_DIR/performance

@@ -9,7 +9,7 @@ if [ $# -gt 0 ]; then
     binary=$(realpath "$1")
 else
     . "$(dirname "$0")/prepare.sh"
-    cargo build --release --locked --bin myelin
+    cargo build --release --locked --features jemalloc --bin myelin
     binary=$CARGO_TARGET_DIR/release/myelin
 fi
 

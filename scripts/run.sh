@@ -5,7 +5,7 @@ here=$PWD
 . "$(dirname "$0")/prepare.sh"
 
 echo "Building (the first time takes minutes, later ones seconds)" >&2
-cargo build --release --locked --bin myelin
+cargo build --release --locked --features jemalloc --bin myelin
 binary=$CARGO_TARGET_DIR/release/myelin
 
 # Relative paths, that of the data among them, are meant from where make was called.
