@@ -11,6 +11,7 @@ mod content;
 mod e2ee;
 mod federation;
 mod http;
+mod identity;
 mod outgoing;
 mod previews;
 mod push;

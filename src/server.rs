@@ -15,6 +15,7 @@ use crate::{
         FederatedKeys, FederatedMedia, Federation, FederationStartError,
         exchange::{Besides, Exchange},
     },
+    identity::IdentityServers,
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
     push::{Delivery, PushRules, Pushers, Unread, Vapid},
@@ -47,6 +48,7 @@ struct Parts {
     config: Arc<Config>,
     federation: Federation,
     exchange: Exchange,
+    identity: IdentityServers,
     db: Db,
     clock: Clock,
     sessions: Sessions,
@@ -89,6 +91,7 @@ areas! {
     config: Arc<Config>,
     federation: Federation,
     exchange: Exchange,
+    identity: IdentityServers,
     db: Db,
     clock: Clock,
     sessions: Sessions,
@@ -248,10 +251,13 @@ impl Server {
             keys.clone(),
             to_device.clone(),
         );
+        let identity =
+            IdentityServers::new(config, &outgoing, federation.clone(), db.clone(), clock.clone())?;
+        tokio::spawn(identity.clone().keep_unbinding(stopping.clone()));
         let exchange = Exchange::new(
             federation.clone(),
             rooms.clone(),
-            Besides::new(&typing, &receipts, &presence, &e2ee),
+            Besides::new(&typing, &receipts, &presence, &e2ee, &identity),
             db.clone(),
             clock.clone(),
             stopping.clone(),
@@ -290,6 +296,7 @@ impl Server {
                 config: Arc::new(config.clone()),
                 federation,
                 exchange,
+                identity,
                 clock,
                 sessions,
                 accounts,

@@ -25,6 +25,7 @@ use crate::{
     e2ee::E2eeError,
     federation::{NotAuthenticated, PeerError, exchange::ExchangeError},
     http::BodyError,
+    identity::IdentityError,
     previews::PreviewError,
     push::{PushRuleError, PusherError},
     rooms::{RoomError, delayed::DelayedError},
@@ -255,6 +256,7 @@ impl From<ExchangeError> for ApiError {
                 Self::with_status(status, *kind, message)
             }
             ExchangeError::Peer(error) => error.into(),
+            ExchangeError::Identity(error) => error.into(),
             ExchangeError::NoServer => Self::not_found(error),
             ExchangeError::TooMany => busy(),
         }
@@ -278,6 +280,30 @@ impl From<PeerError> for ApiError {
                 };
                 tracing::debug!(error = text, "another server did not answer");
                 Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, &error)
+            }
+        }
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Invalid { .. } => Self::invalid_param(error),
+            IdentityError::NotTrusted { .. } => Self::new(ErrorKind::ServerNotTrusted, error),
+            // It does not know the user's token for it: the client must not take it for its own.
+            IdentityError::Refused { status: StatusCode::UNAUTHORIZED, message, .. } => {
+                Self::with_status(StatusCode::FORBIDDEN, ErrorKind::Unauthorized, message)
+            }
+            IdentityError::Refused { status, errcode, message } => {
+                Self::detailed(status, serde_json::json!({ "errcode": errcode, "error": message }))
+            }
+            IdentityError::Limit(error) => error.into(),
+            IdentityError::Storage(error) => error.into(),
+            IdentityError::Status { .. }
+            | IdentityError::Unreachable { .. }
+            | IdentityError::BadAnswer { .. } => {
+                tracing::info!(error = causes(&error), "an identity server was no help");
+                Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, error)
             }
         }
     }

@@ -21,6 +21,7 @@ pub(crate) struct Config {
     pub(crate) registration: Registration,
     pub(crate) federation: Federation,
     pub(crate) outgoing: Outgoing,
+    pub(crate) identity: Identity,
     pub(crate) rate_limits: RateLimits,
     pub(crate) appservice: Appservice,
     pub(crate) media: Media,
@@ -54,6 +55,7 @@ impl Default for Config {
             registration: Registration::default(),
             federation: Federation::default(),
             outgoing: Outgoing::default(),
+            identity: Identity::default(),
             rate_limits: RateLimits::default(),
             appservice: Appservice::default(),
             media: Media::default(),
@@ -144,6 +146,16 @@ pub(crate) struct Outgoing {
     /// PEM files of roots trusted beside the system's.
     pub(crate) ca_certificates: Vec<PathBuf>,
     pub(crate) allow_private_addresses: bool,
+}
+
+/// Which identity servers users may name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// Those that may be at private addresses.
+    pub(crate) trusted_servers: Vec<OwnedServerName>,
+    /// Whether others are refused.
+    pub(crate) only_trusted: bool,
 }
 
 /// How often something may be tried before `M_LIMIT_EXCEEDED`.

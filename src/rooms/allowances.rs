@@ -36,8 +36,26 @@ impl Rooms {
     /// [`RoomError::Limit`] if that is too often.
     pub(crate) async fn allow(&self, session: &Session, act: Act) -> Result<(), RoomError> {
         match session.limited_as() {
-            Some(user) => self.count(user, act).await,
+            Some(user) => self.count(user, act, 1).await,
             None => Ok(()),
+        }
+    }
+
+    /// The same for something done so many times at once.
+    ///
+    /// # Errors
+    /// [`RoomError::Limit`] if that is too often.
+    pub(super) async fn allow_many(
+        &self,
+        session: &Session,
+        act: Act,
+        times: usize,
+    ) -> Result<(), RoomError> {
+        match session.limited_as() {
+            Some(user) if times > 0 => {
+                self.count(user, act, u32::try_from(times).unwrap_or(u32::MAX)).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -51,18 +69,18 @@ impl Rooms {
         {
             return Ok(());
         }
-        self.count(self.user_number(user_id).await?, act).await
+        self.count(self.user_number(user_id).await?, act, 1).await
     }
 
-    async fn count(&self, user: UserNumber, act: Act) -> Result<(), RoomError> {
+    async fn count(&self, user: UserNumber, act: Act, times: u32) -> Result<(), RoomError> {
         let limits = &self.shared.limits;
         if !limits.are_enabled() {
             return Ok(());
         }
         match self.rate_override(user).await? {
-            None => Ok(limits.act(user, act, None)?),
+            None => Ok(limits.act(user, act, times, None)?),
             Some(own) => match own.rate() {
-                Some(rate) => Ok(limits.act(user, act, Some(rate))?),
+                Some(rate) => Ok(limits.act(user, act, times, Some(rate))?),
                 None => Ok(()),
             },
         }

@@ -89,8 +89,8 @@ pub(crate) struct NewRoom {
 }
 
 impl Rooms {
-    /// Creates a room. Users of other servers are not invited yet: their servers are asked once it
-    /// is there.
+    /// Creates a room. Users of other servers are not invited yet, but counted: their servers are
+    /// asked once it is there.
     ///
     /// # Errors
     /// [`RoomError::UnsupportedRoomVersion`], [`RoomError::AliasTaken`],
@@ -112,6 +112,7 @@ impl Rooms {
         }
         self.allow(session, Act::Create).await?;
         let new = &self.without_refused(&session.user_id, new).await?;
+        self.allow_many(session, Act::Invite, new.invite.len()).await?;
         let version = new.version.clone().unwrap_or(DEFAULT_VERSION);
         let unsupported = || RoomError::UnsupportedRoomVersion { version: version.to_string() };
         let rules = version

@@ -90,6 +90,7 @@ pub(crate) use search::{
 };
 pub(crate) use settings::Settings;
 pub(crate) use show::Viewer;
+pub(crate) use third_party::is_signed_with;
 pub(crate) use timeline::{Boundary, Page, PageRequest};
 #[cfg(feature = "bench")]
 pub(crate) use visibility::HistoryVisibility;

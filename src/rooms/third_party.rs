@@ -5,7 +5,7 @@
 use base64::{Engine as _, alphabet, engine::general_purpose};
 use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
 use ruma::CanonicalJsonObject;
-use serde_json::{Map, Value as JsonValue};
+use serde_json::{Map, Value as JsonValue, value::RawValue};
 use state_resolution::Signatures;
 
 /// The most signatures and the most keys that are tried.
@@ -33,34 +33,46 @@ impl Signatures for ThirdPartySignatures {
         signed: &Map<String, JsonValue>,
         public_keys: &[Box<str>],
     ) -> bool {
-        let Ok(mut object) =
-            serde_json::from_value::<CanonicalJsonObject>(JsonValue::Object(signed.clone()))
-        else {
-            return false;
-        };
-        object.remove("signatures");
-        object.remove("unsigned");
-        let message = super::event::json(&object);
-        let keys: Vec<VerifyingKey> =
-            public_keys.iter().take(MAX_TRIED).filter_map(|key| verifying_key(key)).collect();
-        let signatures = signed.get("signatures").and_then(JsonValue::as_object);
-        signatures
-            .into_iter()
-            .flat_map(Map::values)
-            .filter_map(JsonValue::as_object)
-            .flatten()
-            .filter(|(id, _)| id.starts_with("ed25519:"))
-            .filter_map(|(_, signature)| Signature::from_slice(&decode(signature.as_str()?)?).ok())
-            .take(MAX_TRIED)
-            .any(|signature| {
-                keys.iter().any(|key| key.verify(message.as_bytes(), &signature).is_ok())
-            })
+        is_signed(signed, public_keys.iter().map(|key| &**key))
     }
 
     // Among the signatures that are verified before an event comes here.
     fn authorised_join(&self, _event_id: &str, _user_id: &str) -> bool {
         true
     }
+}
+
+/// Whether this text is an object that was signed with a key: what an identity server says of an
+/// address.
+pub(crate) fn is_signed_with(signed: &RawValue, public_key: &str) -> bool {
+    let signed: Result<Map<String, JsonValue>, _> = serde_json::from_str(signed.get());
+    signed.is_ok_and(|signed| is_signed(&signed, [public_key]))
+}
+
+fn is_signed<'a>(
+    signed: &Map<String, JsonValue>,
+    public_keys: impl IntoIterator<Item = &'a str>,
+) -> bool {
+    let Ok(mut object) =
+        serde_json::from_value::<CanonicalJsonObject>(JsonValue::Object(signed.clone()))
+    else {
+        return false;
+    };
+    object.remove("signatures");
+    object.remove("unsigned");
+    let message = super::event::json(&object);
+    let keys: Vec<VerifyingKey> =
+        public_keys.into_iter().take(MAX_TRIED).filter_map(verifying_key).collect();
+    let signatures = signed.get("signatures").and_then(JsonValue::as_object);
+    signatures
+        .into_iter()
+        .flat_map(Map::values)
+        .filter_map(JsonValue::as_object)
+        .flatten()
+        .filter(|(id, _)| id.starts_with("ed25519:"))
+        .filter_map(|(_, signature)| Signature::from_slice(&decode(signature.as_str()?)?).ok())
+        .take(MAX_TRIED)
+        .any(|signature| keys.iter().any(|key| key.verify(message.as_bytes(), &signature).is_ok()))
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {

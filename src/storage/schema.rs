@@ -24,6 +24,7 @@ use crate::{
         ServerKeysRecord,
         exchange::{ReceivedTransaction, StagedPdu, Waiting},
     },
+    identity::Binding,
     previews::rows::PreviewRecord,
     push::{Progress as PusherProgress, Pusher, Tally},
     rooms::{
@@ -257,6 +258,10 @@ tables! {
     DELAYED_TRANSACTIONS = DelayedTransactions "delayed_transactions":
         (UserNumber, OwnedDeviceId, String, OwnedTransactionId) => String;
 
+    /// Addresses that identity servers were told to be a user's: by the user, the server, the medium
+    /// and the address.
+    IDENTITY_BINDINGS = IdentityBindings "identity_bindings" [Layout::TEXT.prefix(8)]:
+        (UserNumber, OwnedServerName, String, String) => Json<Binding>;
     /// What was reported to those who run the server, in the order in which it came.
     REPORTS = Reports "reports" [Layout::TEXT]: u64 => Json<Report>;
     /// What a user has not read in a room, where counting it anew would take long.

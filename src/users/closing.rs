@@ -1,7 +1,7 @@
 //! Changing a password, and closing an account.
 
 use ruma::{
-    DeviceId,
+    DeviceId, ServerName,
     api::client::uiaa::{AuthData, AuthType},
 };
 
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     api::extract::Caller,
     e2ee,
+    identity::{self, Address},
     storage::{
         Batch, Json, Range, StorageError,
         intern::UserNumber,
@@ -37,6 +38,14 @@ pub(crate) struct OwnRequest<'a> {
     pub(crate) body: [u8; 32],
     /// From where.
     pub(crate) caller: &'a Caller,
+}
+
+/// An account that was closed.
+pub(crate) struct Closed {
+    /// Whose.
+    pub(crate) user: UserNumber,
+    /// Whether it is known of each of the addresses where it was bound.
+    pub(crate) are_bound_known: bool,
 }
 
 impl Accounts {
@@ -68,7 +77,8 @@ impl Accounts {
     ///
     /// Nobody can log in any more, the name stays taken, and what the server kept for the user
     /// alone goes away: devices, addresses, profile, account data, filters. A row in
-    /// `closed_accounts` has the user leave all rooms.
+    /// `closed_accounts` has the user leave all rooms. Their addresses are to be unbound, at this
+    /// identity server or wherever they were bound.
     ///
     /// # Errors
     /// [`AccountError::Uia`] with what must be proved.
@@ -78,8 +88,20 @@ impl Accounts {
         &self,
         request: OwnRequest<'_>,
         erase: bool,
-    ) -> Result<(), AccountError> {
+        id_server: Option<&ServerName>,
+    ) -> Result<Closed, AccountError> {
         let (user, proof) = self.prove_owner("POST /account/deactivate", &request).await?;
+        let (db, now_ms) = (&self.shared.db, self.shared.clock.now_ms());
+        let mut released = Batch::new();
+        let mut are_bound_known = true;
+        for (address, _) in self.threepids(user).await? {
+            let address = Address::email(address);
+            are_bound_known &=
+                identity::release(db, &mut released, user, &address, id_server, now_ms).await?;
+        }
+        if id_server.is_some() {
+            db.commit(released).await?;
+        }
         self.change(user, &proof, |account, batch| {
             account.deactivated = true;
             account.erased = erase;
@@ -89,7 +111,8 @@ impl Accounts {
             CLOSED_ACCOUNTS.put(batch, &user, &());
         })
         .await?;
-        Ok(self.finish_closing(user).await?)
+        self.finish_closing(user).await?;
+        Ok(Closed { user, are_bound_known })
     }
 
     /// Goes on with what a crash may have interrupted. Called at start.
@@ -115,6 +138,7 @@ impl Accounts {
         let mut batch = Batch::new();
         Profiles::clear(&mut batch, user);
         self.clear_threepids(&mut batch, user).await?;
+        identity::release_all(db, &mut batch, user, self.shared.clock.now_ms()).await?;
         AccountData::new(db.clone()).clear(&mut batch, user).await?;
         Filters::new(db.clone()).clear(&mut batch, user).await?;
         e2ee::clear_user(db, &mut batch, user).await?;

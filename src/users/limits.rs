@@ -35,6 +35,7 @@ enum Counted {
     RegistrationFrom(IpAddr),
     UploadBy(UserNumber),
     PreviewFor(UserNumber),
+    IdentityFor(UserNumber),
     DelayedBy(UserNumber),
     DelayedFrom(IpAddr),
     ActOf(UserNumber, Act),
@@ -127,16 +128,22 @@ impl Limits {
         self.take(Counted::PreviewFor(user), self.settings.preview_user)
     }
 
+    /// Counts a question to an identity server for a user, as if it were an invitation.
+    pub(crate) fn identity_for(&self, user: UserNumber) -> Result<(), LimitExceeded> {
+        self.take(Counted::IdentityFor(user), self.settings.invite_user)
+    }
+
     /// Whether anything is limited.
     pub(crate) fn are_enabled(&self) -> bool {
         self.settings.enabled
     }
 
-    /// Counts what a user does, by the rate of the user's own if there is one.
+    /// Counts what a user does so many times at once, by the rate of the user's own if there is one.
     pub(crate) fn act(
         &self,
         user: UserNumber,
         act: Act,
+        times: u32,
         own: Option<Rate>,
     ) -> Result<(), LimitExceeded> {
         let usual = match act {
@@ -145,7 +152,7 @@ impl Limits {
             Act::Join => self.settings.join_user,
             Act::Invite => self.settings.invite_user,
         };
-        self.take(Counted::ActOf(user, act), own.unwrap_or(usual))
+        self.take_many(Counted::ActOf(user, act), times, own.unwrap_or(usual))
     }
 
     /// Counts something that a user does with delayed events.
@@ -161,21 +168,27 @@ impl Limits {
 
     /// Takes one out of a bucket that holds `burst` and gets `per_minute` new ones (GCRA).
     fn take(&self, counted: Counted, rate: Rate) -> Result<(), LimitExceeded> {
+        self.take_many(counted, 1, rate)
+    }
+
+    /// Takes some. More than it holds are let have of a full one, and owed.
+    fn take_many(&self, counted: Counted, some: u32, rate: Rate) -> Result<(), LimitExceeded> {
         if !self.settings.enabled {
             return Ok(());
         }
         let now = self.clock.now_ms();
         let interval = interval_ms(rate);
-        let depth = interval * u64::from(rate.burst.max(1));
+        let cost = interval * u64::from(some);
+        let depth = cost.max(interval * u64::from(rate.burst.max(1)));
         let full_at = self.counters.get_with(counted, Arc::default);
         full_at
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |full_at| {
-                let after = full_at.max(now) + interval;
+                let after = full_at.max(now) + cost;
                 (after - now <= depth).then_some(after)
             })
             .map(|_| ())
             .map_err(|full_at| {
-                let wait = (full_at.max(now) + interval).saturating_sub(now + depth);
+                let wait = (full_at.max(now) + cost).saturating_sub(now + depth);
                 LimitExceeded { retry_after: Duration::from_millis(wait) }
             })
     }
@@ -244,6 +257,19 @@ mod tests {
         for _ in 0..50 {
             limits.login_to(Some(UserNumber(1)), "alice").ok().unwrap().succeeded();
         }
+    }
+
+    #[test]
+    fn more_at_once_than_the_burst_is_owed() {
+        let clock = Clock::manual(1_000_000);
+        let limits = limits(&clock);
+        let rate = Rate { burst: 10, per_minute: 60 };
+        let act = |some| limits.act(UserNumber(1), Act::Invite, some, Some(rate));
+        act(30).unwrap();
+        assert_eq!(act(1).unwrap_err().retry_after, Duration::from_secs(21));
+        clock.advance(Duration::from_secs(21));
+        act(1).unwrap();
+        assert_eq!(act(30).unwrap_err().retry_after, Duration::from_secs(10));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information>
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use ruma::ServerName;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     api::extract::Caller,
+    identity::{self, Address},
     storage::{
         Batch, Json, Range, StorageError,
         intern::UserNumber,
@@ -55,7 +57,7 @@ pub(crate) struct TokenRequest {
 }
 
 /// An address as it is compared: in lower case. None if it is none.
-pub(super) fn normalised_email(address: &str) -> Option<String> {
+pub(crate) fn normalised_email(address: &str) -> Option<String> {
     let address = address.trim().to_lowercase();
     let (local, domain) = address.rsplit_once('@')?;
     let plain = |text: &str| {
@@ -253,32 +255,35 @@ impl Accounts {
         Ok(rows.into_iter().map(|((_, _, address), Json(row))| (address, row)).collect())
     }
 
-    /// Takes an address from a user; nothing happens if it is not theirs.
+    /// Takes an address from a user; nothing happens if it is not theirs. It is to be unbound as
+    /// well, at this identity server or wherever it was bound: whether one is known.
     ///
     /// # Errors
     /// [`StorageError`] if the database fails.
     pub(crate) async fn remove_threepid(
         &self,
         user: UserNumber,
-        medium: &str,
-        address: &str,
-    ) -> Result<(), StorageError> {
-        let Some(address) = normalised_email(address).filter(|_| medium == EMAIL) else {
-            return Ok(());
-        };
-        let key = (EMAIL, address.as_str());
-        if THREEPIDS.get(&self.shared.db, &key).await? != Some(user) {
-            return Ok(());
+        address: &Address,
+        server: Option<&ServerName>,
+    ) -> Result<bool, StorageError> {
+        let db = &self.shared.db;
+        let now_ms = self.shared.clock.now_ms();
+        for _ in 0..ATTEMPTS {
+            let mut batch = Batch::new();
+            let known = identity::release(db, &mut batch, user, address, server, now_ms).await?;
+            let key = (EMAIL, address.address.as_str());
+            if address.medium == EMAIL && THREEPIDS.get(db, &key).await? == Some(user) {
+                THREEPIDS.require_equals(&mut batch, &key, &user);
+                THREEPIDS.delete(&mut batch, &key);
+                USER_THREEPIDS.delete(&mut batch, &(user, EMAIL, address.address.as_str()));
+            }
+            match db.commit(batch).await {
+                // Removed at the same time.
+                Err(StorageError::Precondition { .. }) => {}
+                done => return done.map(|()| known),
+            }
         }
-        let mut batch = Batch::new();
-        THREEPIDS.require_equals(&mut batch, &key, &user);
-        THREEPIDS.delete(&mut batch, &key);
-        USER_THREEPIDS.delete(&mut batch, &(user, EMAIL, address.as_str()));
-        match self.shared.db.commit(batch).await {
-            // Removed at the same time.
-            Err(StorageError::Precondition { .. }) => Ok(()),
-            done => done,
-        }
+        Ok(false)
     }
 
     /// Queues the removal of all addresses of a user.

@@ -6,7 +6,7 @@
 
 mod event;
 mod room;
-mod tls;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -323,4 +323,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Where it listens.
-type Address = SocketAddr;
+pub(crate) type Address = SocketAddr;

@@ -40,18 +40,18 @@ static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
 });
 
 /// The file with the certificate of the authority.
-pub(super) fn authority_file() -> String {
+pub(crate) fn authority_file() -> String {
     AUTHORITY.file.display().to_string()
 }
 
 /// A socket of this machine that speaks TLS.
-pub(super) struct TlsListener {
+pub(crate) struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
 }
 
 /// Listens on a free port; its address is a server name.
-pub(super) async fn listen() -> (TlsListener, Address) {
+pub(crate) async fn listen() -> (TlsListener, Address) {
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let address = tcp.local_addr().expect("it is bound");
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a valid name");

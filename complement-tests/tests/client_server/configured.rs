@@ -1,6 +1,7 @@
 //! Accounts on servers with other settings than the usual ones.
 
 mod deliveries;
+mod identity;
 mod limits;
 mod mail;
 mod presence;

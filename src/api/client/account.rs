@@ -24,6 +24,7 @@ use crate::{
         extract::{Client, MaybeClient, Ruma},
         json::ClientJson,
     },
+    identity::{Address, IdentityServers, Unbound},
     rooms::Rooms,
     users::{
         Accounts,
@@ -52,8 +53,10 @@ pub(crate) async fn change_password(
 pub(crate) async fn deactivate(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
+    State(identity): State<IdentityServers>,
     MaybeClient { session, request, caller, body }: MaybeClient<deactivate::v3::Request>,
 ) -> Result<Ruma<deactivate::v3::Response>, ApiError> {
+    let id_server = request.id_server.as_deref().map(|name| identity.named(name)).transpose()?;
     // In a task of its own: what was begun is finished even if nobody waits for the answer.
     let closing = tokio::spawn(async move {
         let own = OwnRequest {
@@ -62,14 +65,14 @@ pub(crate) async fn deactivate(
             body: body_hash(&body),
             caller: &caller,
         };
-        let outcome = accounts.deactivate(own, request.erase).await;
+        let outcome = accounts.deactivate(own, request.erase, id_server.as_deref()).await;
         // Also if it failed half-way: looking in vain costs little.
         rooms.account_closed();
         outcome
     });
-    closing.await.map_err(|error| ApiError::internal(&error))??;
-    // Addresses are never published on identity servers from here.
-    Ok(Ruma(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+    let closed = closing.await.map_err(|error| ApiError::internal(&error))??;
+    let outcome = identity.settle(closed.user).await?;
+    Ok(Ruma(deactivate::v3::Response::new(status(outcome, closed.are_bound_known))))
 }
 
 /// `GET /_matrix/client/v3/account/3pid`
@@ -136,7 +139,8 @@ pub(crate) async fn post_3pids(
         return Err(ApiError::new(ErrorKind::GuestAccessForbidden, message));
     }
     if value.bind {
-        return Err(no_identity_servers());
+        let message = "Addresses are bound by /account/3pid/bind";
+        return Err(ApiError::new(ErrorKind::ServerNotTrusted, message));
     }
     let ThreepidCredentials { sid, client_secret } = value.three_pid_creds;
     accounts.add_threepid(session.user, &sid, &client_secret, None).await?;
@@ -145,30 +149,51 @@ pub(crate) async fn post_3pids(
 
 /// `POST /_matrix/client/v3/account/3pid/bind`
 pub(crate) async fn bind_3pid(
-    Client { .. }: Client<bind_3pid::v3::Request>,
+    State(identity): State<IdentityServers>,
+    Client { session, request, .. }: Client<bind_3pid::v3::Request>,
 ) -> Result<Ruma<bind_3pid::v3::Response>, ApiError> {
-    Err(no_identity_servers())
+    identity.allow(session.user)?;
+    let server = &request.identity_server_info;
+    let access = identity.access(&server.id_server, &server.id_access_token)?;
+    let (sid, secret) = (request.sid.as_str(), request.client_secret.as_str());
+    identity.bind(&access, (session.user, &session.user_id), sid, secret).await?;
+    Ok(Ruma(bind_3pid::v3::Response::new()))
 }
 
-fn no_identity_servers() -> ApiError {
-    ApiError::new(ErrorKind::ServerNotTrusted, "This server publishes no addresses elsewhere")
+/// What clients are told of bindings that were to end.
+fn status(outcome: Unbound, are_all_known: bool) -> ThirdPartyIdRemovalStatus {
+    match outcome {
+        Unbound::All if are_all_known => ThirdPartyIdRemovalStatus::Success,
+        Unbound::All | Unbound::NotAll => ThirdPartyIdRemovalStatus::NoSupport,
+    }
 }
 
 /// `POST /_matrix/client/v3/account/3pid/unbind`
 pub(crate) async fn unbind_3pid(
-    Client { .. }: Client<unbind_3pid::v3::Request>,
+    State(identity): State<IdentityServers>,
+    Client { session, request, .. }: Client<unbind_3pid::v3::Request>,
 ) -> Result<Ruma<unbind_3pid::v3::Response>, ApiError> {
-    Ok(Ruma(unbind_3pid::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+    identity.allow(session.user)?;
+    let address = Address::new(request.medium.as_str(), &request.address)?;
+    let server = request.id_server.as_deref().map(|name| identity.named(name)).transpose()?;
+    let me = (session.user, &*session.user_id);
+    let outcome = identity.unbind(me, &address, server).await?;
+    Ok(Ruma(unbind_3pid::v3::Response::new(status(outcome, true))))
 }
 
 /// `POST /_matrix/client/v3/account/3pid/delete`
 pub(crate) async fn delete_3pid(
     State(accounts): State<Accounts>,
+    State(identity): State<IdentityServers>,
     Client { session, request, .. }: Client<delete_3pid::v3::Request>,
 ) -> Result<Ruma<delete_3pid::v3::Response>, ApiError> {
-    let medium = request.medium.as_str();
-    accounts.remove_threepid(session.user, medium, &request.address).await?;
-    Ok(Ruma(delete_3pid::v3::Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+    identity.allow(session.user)?;
+    let address = Address::new(request.medium.as_str(), &request.address)?;
+    let server = request.id_server.as_deref().map(|name| identity.named(name)).transpose()?;
+    let is_bound_known =
+        accounts.remove_threepid(session.user, &address, server.as_deref()).await?;
+    let outcome = identity.settle(session.user).await?;
+    Ok(Ruma(delete_3pid::v3::Response::new(status(outcome, is_bound_known))))
 }
 
 /// `POST /_matrix/client/v3/user/{userId}/openid/request_token`

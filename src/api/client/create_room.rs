@@ -11,27 +11,33 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::room_events::content;
+use super::{room_events::content, room_membership::addressed};
 use crate::{
     api::{
         error::ApiError,
         extract::{Client, Ruma},
     },
     federation::exchange::Exchange,
+    identity::IdentityServers,
     rooms::{Draft, NewRoom, Preset, Rooms},
 };
+
+/// How many addresses can be invited while a room is created: an identity server is asked of each.
+const MAX_ADDRESSES: usize = 20;
 
 /// `POST /_matrix/client/v3/createRoom`
 pub(crate) async fn create_room(
     State(rooms): State<Rooms>,
     State(exchange): State<Exchange>,
+    State(identity): State<IdentityServers>,
     Client { session, request, .. }: Client<Request>,
 ) -> Result<Ruma<Response>, ApiError> {
-    if !request.invite_3pid.is_empty() {
-        return Err(ApiError::invalid_param(
-            "This server has no identity server to invite through",
-        ));
+    if request.invite_3pid.len() > MAX_ADDRESSES {
+        let message = format!("At most {MAX_ADDRESSES} addresses can be invited at once");
+        return Err(ApiError::invalid_param(message));
     }
+    let addressed = request.invite_3pid.iter().map(|invited| addressed(&identity, invited));
+    let addressed = addressed.collect::<Result<Vec<_>, _>>()?;
     let public = request.visibility == Visibility::Public;
     let preset = match request.preset {
         Some(RoomPreset::PublicChat) => Preset::Public,
@@ -63,9 +69,16 @@ pub(crate) async fn create_room(
     };
     let room_id = rooms.create(&session, &new).await?;
     // The room is there whatever other servers say of an invitation.
+    for (access, address) in &addressed {
+        let whom = (access, address);
+        if let Err(error) = exchange.invite_address(&session, &room_id, whom, new.is_direct).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::info!(error, room = %room_id, "an address was not invited");
+        }
+    }
     for user in new.invite.iter().filter(|user| user.server_name() != rooms.server_name()) {
         let me = &session.user_id;
-        let invited = exchange.invite(me, user, &room_id, None, new.is_direct).await;
+        let invited = exchange.invite_counted(me, user, &room_id, None, new.is_direct).await;
         if let Err(error) = invited {
             let error = &error as &dyn std::error::Error;
             tracing::info!(error, %user, room = %room_id, "an invitation was not taken");

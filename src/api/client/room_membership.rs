@@ -6,18 +6,22 @@ use ruma::{
     api::client::{
         knock::knock_room,
         membership::{
-            ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias,
-            joined_rooms, kick_user, leave_room, unban_user,
+            Invite3pid, ThirdPartySigned, ban_user, forget_room,
+            invite_user::{self, v3::InvitationRecipient},
+            join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room,
+            unban_user,
         },
     },
 };
+use serde_json::value::to_raw_value;
 
 use crate::{
     api::{
         error::ApiError,
         extract::{Client, Ruma},
     },
-    federation::exchange::Exchange,
+    federation::exchange::{Exchange, ThirdPartyInvite},
+    identity::{Access, Address, IdentityServers},
     rooms::{Change, RoomError, Rooms},
     users::session::Session,
 };
@@ -77,6 +81,23 @@ async fn join(
     Ok(exchange.join(me, room_id, &via, reason).await?)
 }
 
+/// Has the user be invited, by what an identity server signed for them.
+async fn redeem(
+    exchange: &Exchange,
+    session: &Session,
+    room_id: &RoomId,
+    signed: ThirdPartySigned,
+) -> Result<(), ApiError> {
+    if signed.mxid != session.user_id {
+        return Err(ApiError::forbidden("third_party_signed is for somebody else"));
+    }
+    let target = session.user_id.clone();
+    let sender = signed.sender.clone();
+    let signed = to_raw_value(&signed).map_err(|error| ApiError::internal(&error))?;
+    let invite = ThirdPartyInvite { room_id: room_id.to_owned(), sender, target, signed };
+    Ok(exchange.redeem(invite).await?)
+}
+
 /// `POST /_matrix/client/v3/rooms/{roomId}/join`
 pub(crate) async fn join_by_id(
     State(rooms): State<Rooms>,
@@ -84,6 +105,9 @@ pub(crate) async fn join_by_id(
     Client { session, request, .. }: Client<join_room_by_id::v3::Request>,
 ) -> Result<Ruma<join_room_by_id::v3::Response>, ApiError> {
     let room_id = request.room_id;
+    if let Some(signed) = request.third_party_signed {
+        redeem(&exchange, &session, &room_id, signed).await?;
+    }
     let reason = request.reason.as_deref();
     join(&exchange, &rooms, &session, (&room_id, Vec::new()), reason).await?;
     Ok(Ruma(join_room_by_id::v3::Response::new(room_id)))
@@ -96,6 +120,9 @@ pub(crate) async fn join_by_id_or_alias(
     Client { session, request, .. }: Client<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<Ruma<join_room_by_id_or_alias::v3::Response>, ApiError> {
     let (room_id, via) = find(&exchange, &rooms, &request.room_id_or_alias, request.via).await?;
+    if let Some(signed) = request.third_party_signed {
+        redeem(&exchange, &session, &room_id, signed).await?;
+    }
     let reason = request.reason.as_deref();
     join(&exchange, &rooms, &session, (&room_id, via), reason).await?;
     Ok(Ruma(join_room_by_id_or_alias::v3::Response::new(room_id)))
@@ -139,16 +166,31 @@ pub(crate) async fn leave(
     Ok(Ruma(leave_room::v3::Response::new()))
 }
 
+/// Whom an invitation to an address is for, and where to ask who that is.
+pub(super) fn addressed(
+    identity: &IdentityServers,
+    invited: &Invite3pid,
+) -> Result<(Access, Address), ApiError> {
+    let access = identity.access(&invited.id_server, &invited.id_access_token)?;
+    Ok((access, Address::new(invited.medium.as_str(), &invited.address)?))
+}
+
 /// `POST /_matrix/client/v3/rooms/{roomId}/invite`
 pub(crate) async fn invite(
     State(rooms): State<Rooms>,
     State(exchange): State<Exchange>,
+    State(identity): State<IdentityServers>,
     Client { session, request, .. }: Client<invite_user::v3::Request>,
 ) -> Result<Ruma<invite_user::v3::Response>, ApiError> {
-    let invite_user::v3::InvitationRecipient::UserId(invited) = request.recipient else {
-        return Err(ApiError::invalid_param(
-            "This server has no identity server to invite through",
-        ));
+    let invited = match request.recipient {
+        InvitationRecipient::UserId(invited) => invited,
+        InvitationRecipient::ThirdPartyId(invited) => {
+            let (access, address) = addressed(&identity, &invited)?;
+            let whom = (&access, &address);
+            exchange.invite_address(&session, &request.room_id, whom, false).await?;
+            return Ok(Ruma(invite_user::v3::Response::new()));
+        }
+        _ => return Err(ApiError::invalid_param("There is no such kind of invitation")),
     };
     let reason = invited.reason.as_deref();
     let (room_id, target) = (&request.room_id, &invited.user_id);

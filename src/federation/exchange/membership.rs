@@ -17,14 +17,15 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{super::PeerError, Exchange};
-use crate::storage::StorageError;
 use crate::{
+    identity::IdentityError,
     rooms::{
         Room, RoomError, SUPPORTED_VERSIONS,
         ingest::{Ingested, Verdict},
         pdu::Pdu,
         record::Membership,
     },
+    storage::StorageError,
     users::limits::Act,
 };
 
@@ -44,6 +45,9 @@ pub(crate) enum ExchangeError {
     /// The last server that was asked.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// An identity server, or what was asked of one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// No server is known that might be in the room. (`M_NOT_FOUND`, 404)
     #[error("no server is known that is in this room")]
     NoServer,
@@ -258,6 +262,22 @@ impl Exchange {
         reason: Option<&str>,
         is_direct: bool,
     ) -> Result<(), ExchangeError> {
+        self.rooms.allow_user(sender, Act::Invite).await?;
+        self.invite_counted(sender, target, room_id, reason, is_direct).await
+    }
+
+    /// The same where it was counted beforehand how often the sender invites.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] as above.
+    pub(crate) async fn invite_counted(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room_id: &RoomId,
+        reason: Option<&str>,
+        is_direct: bool,
+    ) -> Result<(), ExchangeError> {
         let room = self.rooms.room(room_id).await?;
         let extra = is_direct.then(|| ("is_direct".to_owned(), true.into()));
         self.invite_with(sender, target, &room, reason, extra).await
@@ -273,7 +293,6 @@ impl Exchange {
         extra: impl IntoIterator<Item = (String, CanonicalJsonValue)>,
     ) -> Result<(), ExchangeError> {
         self.rooms.check_invite(sender, target).await?;
-        self.rooms.allow_user(sender, Act::Invite).await?;
         let number = self.rooms.user_number(target).await?;
         let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
         content.extend(extra);

@@ -1,5 +1,6 @@
 //! Rooms that are on several servers: events in, events out, coming in and going.
 
+mod addresses;
 mod backfill;
 mod callers;
 mod crowds;
@@ -30,6 +31,7 @@ use super::Federation;
 use crate::{
     clock::Clock,
     e2ee::E2ee,
+    identity::IdentityServers,
     rooms::{Rooms, receipts::Receipts, typing::Typing},
     shutdown::Stopping,
     storage::{Db, intern::RoomNumber},
@@ -48,6 +50,7 @@ pub(crate) struct Exchange {
     receipts: Receipts,
     presence: Presence,
     e2ee: E2ee,
+    identity: IdentityServers,
     db: Db,
     clock: Clock,
     shared: Arc<Shared>,
@@ -59,18 +62,21 @@ pub(crate) struct Besides {
     receipts: Receipts,
     presence: Presence,
     e2ee: E2ee,
+    identity: IdentityServers,
 }
 
 impl Besides {
-    /// Who types, has read, is there; keys, and messages between devices.
+    /// Who types, has read, is there; keys, and messages between devices; whose addresses are.
     pub(crate) fn new(
         typing: &Typing,
         receipts: &Receipts,
         presence: &Presence,
         e2ee: &E2ee,
+        identity: &IdentityServers,
     ) -> Self {
         let (typing, receipts) = (typing.clone(), receipts.clone());
-        Self { typing, receipts, presence: presence.clone(), e2ee: e2ee.clone() }
+        let (presence, e2ee) = (presence.clone(), e2ee.clone());
+        Self { typing, receipts, presence, e2ee, identity: identity.clone() }
     }
 }
 
@@ -106,9 +112,9 @@ impl Exchange {
             backfills: backfill::Backfills::default(),
             spaces: spaces::known_spaces(),
         };
-        let Besides { typing, receipts, presence, e2ee } = besides;
+        let Besides { typing, receipts, presence, e2ee, identity } = besides;
         let shared = Arc::new(shared);
-        Self { federation, rooms, typing, receipts, presence, e2ee, db, clock, shared }
+        Self { federation, rooms, typing, receipts, presence, e2ee, identity, db, clock, shared }
     }
 
     /// Goes on with what was interrupted, and does what comes, until the server stops.

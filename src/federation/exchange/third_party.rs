@@ -17,10 +17,16 @@ use serde_json::{
 };
 
 use super::{Exchange, ExchangeError};
-use crate::rooms::RoomError;
+use crate::{
+    rooms::{RoomError, is_signed_with},
+    users::limits::Act,
+};
 
 /// What the question may take: the other server may have to ask others in turn.
 const QUESTION: Limits = Limits { timeout: Duration::from_mins(1), max_bytes: 64 * 1024 };
+
+/// The most keys of an invitation that are looked at.
+const MAX_KEYS: usize = 8;
 
 /// The invitation of somebody whose address turned out to be a user's.
 #[derive(Clone, Debug)]
@@ -129,6 +135,7 @@ impl Exchange {
         let waiting = waiting.ok_or_else(|| forbidden("nobody was invited with this token"))?;
         let waiting: serde_json::Value =
             serde_json::from_str(waiting.content()).unwrap_or_default();
+        self.require_valid_key(&waiting, signed).await?;
         let display_name = waiting.get("display_name").and_then(serde_json::Value::as_str);
         let signed: CanonicalJsonValue = serde_json::from_str(signed.get())
             .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
@@ -136,7 +143,40 @@ impl Exchange {
             ("display_name".to_owned(), display_name.unwrap_or_default().into()),
             ("signed".to_owned(), signed),
         ]);
+        self.rooms.allow_user(sender, Act::Invite).await?;
         let extra = [("third_party_invite".to_owned(), CanonicalJsonValue::Object(third_party))];
         self.invite_with(sender, target, &room, None, extra).await
+    }
+
+    /// That a key with which this was signed is one of those the invitation was made with, and that
+    /// its identity server has not taken it back since. Only the inviting user's server asks for
+    /// the latter: all others must come to the same verdict at any time.
+    async fn require_valid_key(
+        &self,
+        waiting: &serde_json::Value,
+        signed: &RawValue,
+    ) -> Result<(), ExchangeError> {
+        let forbidden = |why: &str| RoomError::Forbidden { why: why.to_owned() };
+        let listed = waiting.get("public_keys").and_then(serde_json::Value::as_array);
+        // The content itself has one of them, for those who know of no list.
+        let all = listed.into_iter().flatten().take(MAX_KEYS).chain([waiting]);
+        let text = |key: &serde_json::Value, name: &str| {
+            key.get(name).and_then(serde_json::Value::as_str).map(str::to_owned)
+        };
+        let mut refusal = forbidden("the identity server of the invitation has not signed this");
+        let mut failure = None;
+        for key in all {
+            let Some(public_key) = text(key, "public_key") else { continue };
+            if !is_signed_with(signed, &public_key) {
+                continue;
+            }
+            let Some(url) = text(key, "key_validity_url") else { return Ok(()) };
+            match self.identity.is_key_valid(&url, &public_key).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => refusal = forbidden("the identity server has taken the key back"),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.map_or_else(|| refusal.into(), ExchangeError::from))
     }
 }
