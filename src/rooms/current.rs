@@ -127,7 +127,8 @@ impl RoomWriter {
         map: state_resolution::StateMap,
     ) -> Result<State, RoomError> {
         let hash = self.rooms.fingerprint(&map).await?;
-        if let Some(id) = self.rooms.known_snapshot(&self.room, hash, &map).await? {
+        let known = self.rooms.known_snapshot(&self.room, hash, &map).await?;
+        if let Some(id) = known.filter(|id| *id > self.graph.not_reused) {
             return Ok(State { id, map });
         }
         let changes: Vec<_> =

@@ -1,6 +1,8 @@
 //! Several servers in one process, each over a memory engine of its own: what one makes the others
 //! take in, in any order. Signatures are the network's affair and not looked at here.
 
+mod collection;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};

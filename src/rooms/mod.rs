@@ -314,6 +314,7 @@ impl Rooms {
             self.clone().run_search_upkeep(),
             self.clone().run_media_references(),
             self.clone().run_retention(),
+            self.clone().run_collection(),
             self.run_purges(),
         );
     }

@@ -145,6 +145,9 @@ pub(super) struct Graph {
     pub(super) redactions: HashMap<(OwnedEventId, String), EventNumber>,
     pub(super) scratch: Scratch,
     pub(super) conflicts: ConflictCache,
+    /// Snapshots up to this one are about to be looked through for those that nothing names: they
+    /// are not used again but where something does. 0: they are not.
+    pub(super) not_reused: SnapshotNumber,
     /// What was resolved last: the snapshots in ascending order, and the outcome.
     pub(super) resolved: Option<(Vec<SnapshotNumber>, State)>,
 }
@@ -162,6 +165,7 @@ impl Graph {
             redactions: HashMap::new(),
             scratch: Scratch::new(),
             conflicts: ConflictCache::default(),
+            not_reused: SnapshotNumber(0),
             resolved: None,
         }
     }

@@ -33,7 +33,7 @@ use crate::storage::{
 const FINGERPRINT_KEY: &str = "state.fingerprint_key";
 
 /// The pieces of a record.
-const RECORDS: Chunks<(RoomNumber, SnapshotNumber)> = Chunks(&STATE_SNAPSHOTS);
+pub(super) const RECORDS: Chunks<(RoomNumber, SnapshotNumber)> = Chunks(&STATE_SNAPSHOTS);
 
 /// A state and the snapshot it is.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl Source for Chain {
     }
 }
 
-const CORRUPT: RoomError = RoomError::Corrupt { what: "a snapshot of a room's state" };
+pub(super) const CORRUPT: RoomError = RoomError::Corrupt { what: "a snapshot of a room's state" };
 
 fn corrupt<E>(_: E) -> RoomError {
     CORRUPT

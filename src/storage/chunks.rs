@@ -13,6 +13,11 @@ const HEADER_BYTES: usize = size_of::<u64>();
 /// A batch bounds how large, [`super::MAX_BATCH_BYTES`].
 pub(crate) struct Chunks<K: 'static>(pub(crate) &'static Table<(K, u32), Vec<u8>>);
 
+/// What a value begins with, out of its first piece.
+pub(crate) fn beginning(first: &[u8]) -> Option<&[u8]> {
+    first.get(HEADER_BYTES..)
+}
+
 impl<K: Key + Clone> Chunks<K> {
     /// The value at `key`, in one round trip.
     pub(crate) async fn get(

@@ -230,6 +230,9 @@ tables! {
     MEDIA_TO_REMOVE = MediaToRemove "media_to_remove": (OwnedServerName, String) => UserNumber;
     /// How far a room's history was removed.
     ROOM_PURGES = RoomPurges "room_purges": RoomNumber => Json<Purged>;
+    /// Rooms of which events were removed since their unused states were collected: another number
+    /// each time.
+    STATES_TO_COLLECT = StatesToCollect "states_to_collect": RoomNumber => u64;
     /// What operators want removed.
     PURGE_JOBS = PurgeJobs "purge_jobs" [Layout::TEXT]: String => Json<Job>;
     /// How often users may do things for whom the operator said so.

@@ -6,6 +6,7 @@
 //! a restart and others have the database in between.
 
 mod blocks;
+mod collection;
 mod history;
 mod jobs;
 mod removal;
@@ -26,7 +27,8 @@ use crate::storage::{
     Batch, Json, Range,
     intern::RoomNumber,
     schema::{
-        BUNDLED, EVENT_IDS, EVENTS, FORWARD_EXTREMITIES, ROOM_PURGES, TIMELINE, TRANSACTIONS,
+        BUNDLED, EVENT_IDS, EVENTS, FORWARD_EXTREMITIES, ROOM_PURGES, STATES_TO_COLLECT, TIMELINE,
+        TRANSACTIONS,
     },
 };
 
@@ -77,6 +79,8 @@ impl Rooms {
         if removed == 0 {
             return Ok(0);
         }
+        let number = u64::from_be_bytes(self.shared.random.bytes());
+        STATES_TO_COLLECT.put(&mut batch, &room.number, &number);
         let queued = self.db().enqueue(batch);
         drop(writer);
         queued.await?;

@@ -16,8 +16,8 @@ use crate::{
             EVENT_STATES, EVENTS, FORWARD_EXTREMITIES, FORWARDED, MEMBERSHIPS, OUTSIDE_EVENTS,
             RECEIPT_CHANGES, RECEIPTS, RELATIONS, ROOM_HEADS, ROOM_MEMBERS, ROOM_PURGES,
             ROOM_SERVERS, ROOMS, SEARCH_WORDS, STAGED, STATE_HASHES, STATE_SNAPSHOTS,
-            THREAD_EVENTS, THREAD_PARTICIPANTS, TIMELINE, TIMESTAMPS, UNREAD, USER_ROOMS, WAITING,
-            WAITING_REDACTIONS,
+            STATES_TO_COLLECT, THREAD_EVENTS, THREAD_PARTICIPANTS, TIMELINE, TIMESTAMPS, UNREAD,
+            USER_ROOMS, WAITING, WAITING_REDACTIONS,
         },
     },
 };
@@ -98,6 +98,7 @@ impl Rooms {
         self.clear(&STATE_SNAPSHOTS, &range).await?;
         let mut batch = Batch::new();
         ROOM_PURGES.delete(&mut batch, &room);
+        STATES_TO_COLLECT.delete(&mut batch, &room);
         self.db().commit(batch).await?;
         // What is in memory of its states goes by its number: one that comes again has another.
         self.db().rooms().release(self.db(), id, room).await?;

@@ -37,12 +37,16 @@ impl Record {
         bytes
     }
 
-    /// Reads a record back.
+    /// The parent of the record that begins with these bytes.
     ///
     /// # Errors
-    /// [`SnapshotError::Malformed`] for bytes that [`Record::to_bytes`] does not make.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let mut reader = Reader { bytes, at: 0 };
+    /// [`SnapshotError::Malformed`] if none begins so.
+    pub fn parent_in(beginning: &[u8]) -> Result<Option<SnapshotId>, SnapshotError> {
+        Ok(Self::head(&mut Reader { bytes: beginning, at: 0 })?.parent)
+    }
+
+    /// What comes before the entries.
+    fn head(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         if reader.number()? != FORMAT {
             return Err(SnapshotError::Malformed(0));
         }
@@ -59,6 +63,16 @@ impl Record {
         if parent.is_none() != (depth == 0) || (depth == 0 && !whole) {
             return Err(reader.malformed());
         }
+        Ok(Self { depth, parent, whole, entries: Vec::new() })
+    }
+
+    /// Reads a record back.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Malformed`] for bytes that [`Record::to_bytes`] does not make.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let mut reader = Reader { bytes, at: 0 };
+        let Self { depth, parent, whole, .. } = Self::head(&mut reader)?;
         let mut entries: Vec<Change> = Vec::new();
         let (mut last_key, mut last_event) = (0_u64, 0_i64);
         while reader.at < bytes.len() {

@@ -64,6 +64,9 @@ proptest! {
             let id = SnapshotId(before as u64);
             let record = Record::after(id, &changes, &state, &memory).unwrap();
             prop_assert_eq!(&Record::from_bytes(&record.to_bytes()).unwrap(), &record);
+            let bytes = record.to_bytes();
+            let beginning = &bytes[..bytes.len().min(40)];
+            prop_assert_eq!(Record::parent_in(beginning).unwrap(), record.parent);
             memory.put(&record);
             states.push(state);
         }
