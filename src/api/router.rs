@@ -289,6 +289,16 @@ fn rooms(routes: Routes) -> Routes {
         .add::<peeking::listen_to_new_events::v3::Request, _, _>(client::old_sync::get_events)
         .path(
             MethodFilter::GET,
+            "/_matrix/client/v3/events/{event_id}",
+            client::old_sync::get_event,
+        )
+        .path(
+            MethodFilter::GET,
+            "/_matrix/client/r0/events/{event_id}",
+            client::old_sync::get_event,
+        )
+        .path(
+            MethodFilter::GET,
             "/_matrix/client/v3/initialSync",
             client::old_sync::get_initial_sync,
         )

@@ -462,7 +462,7 @@ pub(crate) struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: false,
             default_max_lifetime_seconds: None,
             min_lifetime_seconds: None,
             max_lifetime_seconds: None,

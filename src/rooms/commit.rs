@@ -11,8 +11,8 @@ use crate::storage::{
     Json, StorageError,
     intern::UserNumber,
     schema::{
-        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, MEMBERSHIPS, OUTBOX, ROOM_HEADS,
-        ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
+        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, MEMBERSHIPS, OUTBOX, REFUSED_EVENTS,
+        ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
     },
 };
 
@@ -131,6 +131,8 @@ impl RoomWriter {
             TIMELINE.put(batch, &(room, record.timeline_key()), &number);
             let searchable = self.rooms.settings().search.enabled;
             super::indexes::added(batch, room, record.timeline_key(), number, &record, searchable);
+        } else if !record.outlier {
+            REFUSED_EVENTS.put(batch, &(room, self.rooms.clock().now_ms(), number), &());
         }
         if let Some(transaction) = transaction {
             TRANSACTIONS.require_absent(batch, &transaction.key());

@@ -29,11 +29,13 @@ impl From<&Config> for Settings {
     }
 }
 
-/// What tests begin with: the usual settings, without limits on how often things are done.
+/// What tests begin with: the usual settings, without limits on how often things are done, and with
+/// retention as rooms want it.
 #[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
         let rate_limits = config::RateLimits { enabled: false, ..config::RateLimits::default() };
-        Self { rate_limits, ..Self::from(&Config::default()) }
+        let retention = config::Retention { enabled: true, ..config::Retention::default() };
+        Self { rate_limits, retention, ..Self::from(&Config::default()) }
     }
 }

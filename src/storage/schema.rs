@@ -230,6 +230,8 @@ tables! {
     MEDIA_TO_REMOVE = MediaToRemove "media_to_remove": (OwnedServerName, String) => UserNumber;
     /// How far a room's history was removed.
     ROOM_PURGES = RoomPurges "room_purges": RoomNumber => Json<Purged>;
+    /// Rejected and soft-failed events of a room by when they came, in ms since the Unix epoch.
+    REFUSED_EVENTS = RefusedEvents "refused_events" [Layout::NUMBERS.prefix(8)]: (RoomNumber, u64, EventNumber) => ();
     /// Rooms of which events were removed since their unused states were collected: another number
     /// each time.
     STATES_TO_COLLECT = StatesToCollect "states_to_collect": RoomNumber => u64;

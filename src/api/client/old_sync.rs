@@ -6,11 +6,13 @@ use axum::{
     Json,
     extract::{Query, State},
 };
-use ruma::{OwnedRoomId, api::client::peeking::get_current_state};
+use ruma::{OwnedEventId, OwnedRoomId, api::client::peeking::get_current_state};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     api::{error::ApiError, extract::Client, json::ClientJson},
+    rooms::Rooms,
     sync::{EventStream, InitialRoom, InitialSync, Sync, token::SyncToken},
 };
 
@@ -46,6 +48,18 @@ pub(crate) async fn get_events(
         None => sync.events(&session, from, timeout).await?,
     };
     Ok(Json(events))
+}
+
+/// `GET /_matrix/client/v3/events/{eventId}`
+pub(crate) async fn get_event(
+    State(rooms): State<Rooms>,
+    ClientJson { session, arguments, .. }: ClientJson<serde::de::IgnoredAny>,
+) -> Result<Json<Box<RawValue>>, ApiError> {
+    let event_id = arguments.into_iter().next().unwrap_or_default();
+    let event_id = OwnedEventId::try_from(event_id).map_err(ApiError::invalid_param)?;
+    let room = rooms.room_of(&event_id).await?;
+    let room = room.ok_or_else(|| ApiError::not_found("There is no such event"))?;
+    Ok(Json(rooms.event(&session, &room, &event_id).await?))
 }
 
 /// `GET /_matrix/client/v3/initialSync`

@@ -16,7 +16,7 @@ use crate::{
     shutdown::Stopping,
     storage::{
         Batch, Json, Range, StorageError,
-        schema::{DELAYED_DUE, DELAYED_EVENTS},
+        schema::{ACCOUNTS, DELAYED_DUE, DELAYED_EVENTS},
     },
     users::session::Session,
 };
@@ -61,6 +61,11 @@ impl Rooms {
     /// Sends a delayed event as if its sender did now.
     async fn send_delayed(&self, id: &str, event: &DelayedEvent) -> Result<(), RoomError> {
         let user = event.user();
+        let account = ACCOUNTS.get(self.db(), &user).await?;
+        if account.is_some_and(|Json(account)| account.locked || account.suspended) {
+            let why = "the account is locked or suspended".to_owned();
+            return Err(RoomError::Forbidden { why });
+        }
         let session = Session {
             user_id: self.db().users().name(self.db(), user).await?,
             user,

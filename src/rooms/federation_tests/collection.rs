@@ -161,3 +161,34 @@ async fn a_room_is_written_to_while_its_states_are_collected() {
     assert_eq!(forks.problems(1).await, [""; 0]);
     assert_eq!(forks.peers[1].state(&forks.id).await, forks.peers[0].state(&forks.id).await);
 }
+
+/// What was never shown is not kept longer than what was.
+#[tokio::test]
+async fn refused_messages_go_with_the_history_of_their_time() {
+    let (a, b) = (Peer::new("a.example").await, Peer::new("bb.example").await);
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let id = public_room(&a, &alice, RoomVersionId::V11).await;
+    b.join(&bob, &a, &id).await.unwrap();
+    a.rooms.change_membership(&alice, &id, &bob.user_id, Change::Ban, None).await.unwrap();
+    let around = b.say(&bob, &id, "around the ban").await;
+    assert_eq!(new_verdict(&a.receive(&b, &id, &around).await), Verdict::SoftFailed);
+    let room = a.room(&id).await;
+    let is_kept = async || {
+        a.rooms.unknown_events(&room, std::slice::from_ref(&around)).await.unwrap().is_empty()
+    };
+    let purge = async || {
+        let end = HistoryEnd::Event(a.say(&alice, &id, "new").await);
+        let key = a.rooms.key_of_end(&id, &end).await.unwrap();
+        a.rooms.order_history_purge(&id, key, false).await.unwrap();
+        a.rooms.carry_out_jobs().await.unwrap();
+    };
+    purge().await;
+    assert!(is_kept().await, "it came when what stays was sent");
+    a.clock.advance(Duration::from_secs(1));
+    let later = a.say(&alice, &id, "later").await;
+    let key = a.rooms.key_of_end(&id, &HistoryEnd::Event(later)).await.unwrap();
+    a.rooms.order_history_purge(&id, key, false).await.unwrap();
+    a.rooms.carry_out_jobs().await.unwrap();
+    assert!(!is_kept().await);
+    assert_eq!(a.rooms.check_room(&room).await.unwrap().problems, [""; 0]);
+}

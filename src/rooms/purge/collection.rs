@@ -27,7 +27,7 @@ use crate::{
         writer::RoomWriter,
     },
     storage::{
-        Batch, Json, Range, Snapshot, StorageError, chunks,
+        Batch, Range, Snapshot, StorageError, chunks,
         intern::RoomNumber,
         schema::{
             CURRENT_STATES, EVENT_STATES, EVENTS, STATE_HASHES, STATE_SNAPSHOTS, STATES_TO_COLLECT,

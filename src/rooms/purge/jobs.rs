@@ -251,6 +251,10 @@ impl Rooms {
             let Some((last, _)) = rows.last().filter(|_| rows.len() == STEP) else { break };
             range = range.after(last);
         }
+        let until_ms = self.time_of_key(&room, before_key).await?;
+        job.outcome.events += self
+            .remove_refused(&room, until_ms, |event| local_too || !self.is_local(&event.sender_id))
+            .await?;
         self.note_purged(room.number, None).await
     }
 

@@ -9,6 +9,7 @@ mod blocks;
 mod collection;
 mod history;
 mod jobs;
+mod refused;
 mod removal;
 mod retention;
 

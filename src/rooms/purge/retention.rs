@@ -126,6 +126,7 @@ impl Rooms {
             let Some((last, ())) = rows.last().filter(|_| rows.len() == STEP) else { break };
             range = range.after(last);
         }
+        removed += self.remove_refused(room, before_ms, |_| true).await?;
         self.note_purged(number, Some(before_ms)).await?;
         let mut batch = Batch::unsynced();
         // What is before that is not fetched again.

@@ -93,6 +93,7 @@ async fn the_last_message_stays_until_there_is_another() {
 #[tokio::test]
 async fn the_operator_has_a_word_for_rooms_that_say_nothing() {
     let retention = config::Retention {
+        enabled: true,
         default_max_lifetime_seconds: Some(3_600),
         ..config::Retention::default()
     };

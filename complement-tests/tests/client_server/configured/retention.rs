@@ -32,7 +32,8 @@ async fn bodies(who: &Client, room: &str) -> Vec<Value> {
 /// MSC1763: `max_lifetime` in ms.
 #[tokio::test]
 async fn expired_messages_go_with_their_media_and_state_stays() {
-    let server = Server::start(&Config::default().with("retention.interval_seconds", 1));
+    let config = Config::default().with("retention.enabled", true);
+    let server = Server::start(&config.with("retention.interval_seconds", 1));
     let alice = server.register("alice").await;
     let room = alice.create_room(json!({ "name": "Short" })).await;
     alice.set_state(&room, "m.room.retention", "", json!({ "max_lifetime": 1_000 })).await;
@@ -51,6 +52,18 @@ async fn expired_messages_go_with_their_media_and_state_stays() {
     alice.download(&shared).await.has_status(200);
     assert_eq!(alice.state(&room, "m.room.name", "").await["name"], "Short");
     assert_eq!(bodies(&alice, &elsewhere).await, ["pic"]);
+}
+
+/// Who runs the server decides whether rooms may have anything removed.
+#[tokio::test]
+async fn rooms_are_not_listened_to_unless_the_operator_says_so() {
+    let server = Server::start(&Config::default().with("retention.interval_seconds", 1));
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    alice.set_state(&room, "m.room.retention", "", json!({ "max_lifetime": 1 })).await;
+    alice.say(&room, "still here").await;
+    alice.say(&room, "after").await;
+    assert_eq!(bodies(&alice, &room).await, ["after", "still here"]);
 }
 
 async fn complete(admin: &Client, path: &str) -> Value {
