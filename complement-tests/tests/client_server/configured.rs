@@ -1,5 +1,6 @@
 //! Accounts on servers with other settings than the usual ones.
 
+mod check_rooms;
 mod deliveries;
 mod identity;
 mod limits;

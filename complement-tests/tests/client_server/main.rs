@@ -12,9 +12,12 @@
 
 mod account;
 mod account_data;
+mod aliases;
 mod bad_input;
 mod capabilities;
 mod configured;
+mod context;
+mod crowd;
 mod delayed_events;
 mod device_lists;
 mod devices;
@@ -22,6 +25,7 @@ mod discovery;
 mod filters;
 mod key_backup;
 mod keys;
+mod knocking;
 mod login;
 mod media;
 mod membership;
@@ -46,3 +50,4 @@ mod typing;
 mod uia;
 mod unread;
 mod unwanted;
+mod upgrade;

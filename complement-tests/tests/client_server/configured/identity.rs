@@ -168,7 +168,7 @@ async fn forged_and_revoked_invitations_are_refused() {
     alice.set_state(&room, KIND, &text(&event, "/state_key"), json!({})).await;
     identity.tells(&server, BOB, &bob).await.fails(403, "M_FORBIDDEN");
     for room in [&room, &room2] {
-        let path = ["rooms", room, "state/m.room.member", &bob.user_id];
+        let path = ["rooms", room, "state", "m.room.member", &bob.user_id];
         alice.get(path).await.fails(404, "M_NOT_FOUND");
     }
     // Nobody is invited who is not here.
