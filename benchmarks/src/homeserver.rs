@@ -22,8 +22,16 @@ pub(crate) struct Homeserver {
     pub(crate) url: String,
     /// Its process.
     pub(crate) usage: Usage,
-    /// Ends with it.
-    _own: Option<(Process, TempDir)>,
+    /// Ends with it; none for one that was there.
+    own: Option<Own>,
+}
+
+/// What a server that was started here has.
+struct Own {
+    /// None while it is stopped.
+    process: Option<Process>,
+    directory: TempDir,
+    port: u16,
 }
 
 /// A homeserver that can be started.
@@ -37,7 +45,28 @@ pub(crate) enum Start {
 impl Homeserver {
     /// One that runs already.
     pub(crate) fn at(url: &str, process: Option<u32>) -> Self {
-        Self { name: url.to_owned(), url: url.to_owned(), usage: Usage::of(process), _own: None }
+        Self { name: url.to_owned(), url: url.to_owned(), usage: Usage::of(process), own: None }
+    }
+
+    /// Stops it. Where its data are.
+    pub(crate) async fn stop(&mut self) -> Result<PathBuf, BenchError> {
+        let missing = || BenchError::Start("the server was not started here".to_owned());
+        let own = self.own.as_mut().ok_or_else(missing)?;
+        let process = own.process.take().ok_or_else(missing)?;
+        let exit = process.terminate(PATIENCE).await;
+        if !exit.status.success() {
+            return Err(BenchError::Start(format!("it stopped badly:\n{}", exit.output)));
+        }
+        Ok(own.directory.path().to_owned())
+    }
+
+    /// Starts it again with its data.
+    pub(crate) fn start_again(&mut self, start: &Start) -> Result<(), BenchError> {
+        let Some(own) = &mut self.own else { return Ok(()) };
+        let process = start.launch(own.directory.path(), own.port)?;
+        self.usage = Usage::of(Some(process.id()));
+        own.process = Some(process);
+        Ok(())
     }
 }
 
@@ -46,13 +75,28 @@ impl Start {
     pub(crate) fn empty(&self) -> Result<Homeserver, BenchError> {
         let directory = TempDir::new()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let (name, command, sign) = match self {
-            Self::Myelin(binary) => {
-                ("myelin", myelin(binary, directory.path(), port)?, "listening")
-            }
+        let process = self.launch(directory.path(), port)?;
+        Ok(Homeserver {
+            name: self.name().to_owned(),
+            url: format!("http://127.0.0.1:{port}"),
+            usage: Usage::of(Some(process.id())),
+            own: Some(Own { process: Some(process), directory, port }),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Myelin(_) => "myelin",
+            Self::Synapse(_) => "Synapse",
+        }
+    }
+
+    fn launch(&self, directory: &Path, port: u16) -> Result<Process, BenchError> {
+        let name = self.name();
+        let (command, sign) = match self {
+            Self::Myelin(binary) => (myelin(binary, directory, port)?, "listening"),
             Self::Synapse(python) => {
-                let command = synapse(python, directory.path(), port)?;
-                ("Synapse", command, "Synapse now listening on")
+                (synapse(python, directory, port)?, "Synapse now listening on")
             }
         };
         let process = Process::start(command)?;
@@ -60,12 +104,7 @@ impl Start {
         ready.map_err(|output| BenchError::Start(format!("{name} does not start:\n{output}")))?;
         // What start-up itself takes shall be over.
         std::thread::sleep(Duration::from_secs(3));
-        Ok(Homeserver {
-            name: name.to_owned(),
-            url: format!("http://127.0.0.1:{port}"),
-            usage: Usage::of(Some(process.id())),
-            _own: Some((process, directory)),
-        })
+        Ok(process)
     }
 }
 

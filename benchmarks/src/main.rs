@@ -4,12 +4,14 @@
 //! myelin-bench run --url http://127.0.0.1:8008 --pid "$(pidof myelin)"
 //! myelin-bench compare --myelin target/release/myelin --synapse ~/synapse/bin/python
 //! myelin-bench growth --myelin target/release/myelin --plots docs/performance
+//! myelin-bench room --myelin target/release/myelin
 //! ```
 //!
 //! `run` loads a server that is there: it must let users register without proof,
 //! and limit no rates. `compare` starts the servers itself, with empty data, one
 //! after the other, and prints one table of both. `growth` watches how the cost of
-//! an operation follows the size of what it works on, and draws it.
+//! an operation follows the size of what it works on, and draws it. `room` builds one
+//! large room and says what it costs, on the disk too.
 //!
 //! Everything goes through the client API. CPU time and memory are those of the
 //! server's process; its children, if it has any, are not counted.
@@ -31,11 +33,12 @@ mod http;
 mod measure;
 mod plot;
 mod report;
+mod room;
 mod scenarios;
 mod usage;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -82,6 +85,21 @@ enum Command {
         /// Directory for the plots.
         #[arg(long)]
         plots: PathBuf,
+    },
+    /// Builds one large room, and says what it costs in time and on the disk.
+    Room {
+        /// Binary of myelin.
+        #[arg(long)]
+        myelin: PathBuf,
+        /// How many members it has.
+        #[arg(long, default_value_t = 10_000)]
+        members: usize,
+        /// How many messages are sent there.
+        #[arg(long, default_value_t = 100_000)]
+        messages: usize,
+        /// Also writes the figures to this file, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
 }
 
@@ -152,6 +170,10 @@ async fn run(command: Command) -> Result<(), BenchError> {
             }
             finish(&what, &reports)
         }
+        Command::Room { myelin, members, messages, json } => {
+            let report = room::run(&myelin, members, messages).await?;
+            print(&[report], json.as_deref())
+        }
         Command::Growth { servers, times, plots } => {
             std::fs::create_dir_all(&plots)?;
             growth::all(&servers.all(), times, &plots).await
@@ -176,13 +198,17 @@ async fn load(server: &Homeserver, what: &What) -> Result<Report, BenchError> {
 }
 
 fn finish(what: &What, reports: &[Report]) -> Result<(), BenchError> {
+    print(reports, what.json.as_deref())
+}
+
+fn print(reports: &[Report], json: Option<&Path>) -> Result<(), BenchError> {
     for report in reports {
         println!("{report}");
     }
     if reports.len() > 1 {
         println!("{}", report::side_by_side(reports));
     }
-    if let Some(file) = &what.json {
+    if let Some(file) = json {
         let json = serde_json::to_string_pretty(reports).map_err(std::io::Error::other)?;
         std::fs::write(file, json)?;
     }
