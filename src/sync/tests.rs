@@ -1,5 +1,7 @@
 //! A client that syncs must end up with what happened: nothing missed, nothing twice.
 
+mod model;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -90,15 +92,19 @@ impl World {
     }
 
     async fn session(&self, user_id: &UserId) -> Session {
+        self.session_of(user_id, "DEVICE").await
+    }
+
+    async fn session_of(&self, user_id: &UserId, device: &str) -> Session {
         let user = self.db.users().intern(&self.db, user_id).await.unwrap();
         let mut batch = Batch::new();
-        let key = (user, OwnedDeviceId::from("DEVICE"));
+        let key = (user, OwnedDeviceId::from(device));
         DEVICES.put(&mut batch, &key, &Json(Device::default()));
         self.db.commit(batch).await.unwrap();
         Session {
             user_id: user_id.to_owned(),
             user,
-            device_id: "DEVICE".into(),
+            device_id: device.into(),
             guest: false,
             appservice: None,
         }
