@@ -3,14 +3,17 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use federation::{Limits, Transport, TransportError};
-use futures::future::BoxFuture;
+use federation::{BodyStream, Limits, Transport, TransportError};
+use futures::{StreamExt as _, future::BoxFuture, stream};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::{sleep, timeout};
 
 use super::Network;
 use crate::clock::Random;
+
+/// How many bytes of a body come at once.
+const PIECE_BYTES: usize = 4_096;
 
 /// Draws from a seed.
 #[derive(Clone, Debug)]
@@ -59,8 +62,11 @@ struct Fate {
     before: Duration,
     after: Duration,
     is_lost: bool,
-    comes_twice: bool,
+    /// It comes once more, so long after the first time: what was sent later may have come before.
+    echo: Option<Duration>,
     answer_is_lost: bool,
+    /// Between two pieces of the answer's body.
+    pause: Duration,
 }
 
 impl Weather {
@@ -109,17 +115,21 @@ impl Weather {
                 before: Duration::from_millis(dice.roll(20)),
                 after: Duration::ZERO,
                 is_lost: false,
-                comes_twice: false,
+                echo: None,
                 answer_is_lost: false,
+                pause: Duration::ZERO,
             };
         }
         let slow = if dice.percent(5) { 90_000 } else { 2_000 };
+        let late = if dice.percent(20) { 300_000 } else { 2_000 };
+        let dragging = if dice.percent(5) { 40_000 } else { 20 };
         Fate {
             before: Duration::from_millis(dice.roll(2_000)),
             after: Duration::from_millis(dice.roll(slow)),
             is_lost: dice.percent(10) || group(from) != group(to),
-            comes_twice: dice.percent(10),
+            echo: dice.percent(10).then(|| Duration::from_millis(dice.roll(late))),
             answer_is_lost: dice.percent(10),
+            pause: Duration::from_millis(dice.roll(dragging)),
         }
     }
 }
@@ -131,12 +141,13 @@ struct Link {
 }
 
 impl Link {
+    /// The answer, and the pause between two pieces of its body.
     async fn carry(
         &self,
         to: &ServerName,
         request: http::Request<Bytes>,
         limits: Limits,
-    ) -> Result<http::Response<Bytes>, TransportError> {
+    ) -> Result<(http::Response<Bytes>, Duration), TransportError> {
         let Weather { network, .. } = &self.weather;
         let fate = self.weather.fate(&self.from, to);
         sleep(fate.before).await;
@@ -144,15 +155,21 @@ impl Link {
         if fate.is_lost || self.weather.life(&self.from) != self.life {
             return Err(TransportError::Lost);
         }
-        if fate.comes_twice {
+        if let Some(late) = fate.echo {
             let again = request.clone();
             let (network, to) = (network.clone(), to.to_owned());
-            tokio::spawn(async move { network.send(&to, again, limits).await.ok() });
+            tokio::spawn(async move {
+                sleep(late).await;
+                network.send(&to, again, limits).await.ok()
+            });
         }
         let answer = network.send(to, request, limits).await?;
         sleep(fate.after).await;
         let crashed = self.weather.life(to) != life || self.weather.life(&self.from) != self.life;
-        if fate.answer_is_lost || crashed { Err(TransportError::Lost) } else { Ok(answer) }
+        if fate.answer_is_lost || crashed {
+            return Err(TransportError::Lost);
+        }
+        Ok((answer, fate.pause))
     }
 }
 
@@ -164,8 +181,34 @@ impl Transport for Link {
         limits: Limits,
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
-            let carried = self.carry(destination, request, limits);
+            let carried = async {
+                let (answer, pause) = self.carry(destination, request, limits).await?;
+                let pieces = answer.body().len().div_ceil(PIECE_BYTES);
+                sleep(pause * u32::try_from(pieces).unwrap_or(u32::MAX)).await;
+                Ok(answer)
+            };
             timeout(limits.timeout, carried).await.unwrap_or(Err(TransportError::Timeout))
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<BodyStream>, TransportError>> {
+        Box::pin(async move {
+            let carried = timeout(limits.timeout, self.carry(destination, request, limits));
+            let (answer, pause) = carried.await.unwrap_or(Err(TransportError::Timeout))?;
+            Ok(answer.map(|body| {
+                let pieces = body.chunks(PIECE_BYTES).map(Bytes::copy_from_slice);
+                let pieces: Vec<Bytes> = pieces.collect();
+                let coming = stream::iter(pieces).then(move |piece| async move {
+                    let waited = timeout(limits.timeout, sleep(pause)).await;
+                    waited.map(|()| piece).map_err(|_| TransportError::Timeout)
+                });
+                coming.boxed()
+            }))
         })
     }
 }
