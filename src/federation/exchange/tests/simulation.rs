@@ -7,7 +7,10 @@
 mod agreement;
 mod devices;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::*;
 use crate::{
@@ -43,8 +46,8 @@ struct World {
     clock: Clock,
     members: Vec<Member>,
     room: String,
-    /// Events that a client was told were sent.
-    acknowledged: Vec<String>,
+    /// Events that a client of a server was told were sent.
+    acknowledged: Vec<(usize, String)>,
     /// Messages between devices that a client was told were sent.
     written: Vec<devices::Written>,
     sent: usize,
@@ -67,6 +70,10 @@ fn simulate(seed: u64, events: usize) {
         world.heal().await;
         world.check().await;
         world.check_devices().await;
+        // The network knows the servers, and they know the network.
+        for member in &world.members {
+            world.network.disconnect(&member.config.server_name);
+        }
     });
 }
 
@@ -165,7 +172,7 @@ impl World {
         if *status == StatusCode::OK
             && let Some(event) = answer["event_id"].as_str()
         {
-            self.acknowledged.push(event.to_owned());
+            self.acknowledged.push((at, event.to_owned()));
         }
     }
 
@@ -222,7 +229,7 @@ impl World {
             }
             78..82 => {
                 if !self.acknowledged.is_empty() {
-                    let event = self.dice.pick(&self.acknowledged);
+                    let (_, event) = self.dice.pick(&self.acknowledged);
                     let event = event.replace('/', "%2F").replace('+', "%2B");
                     self.sent += 1;
                     let what = format!("redact/{event}/r{}", self.sent);
@@ -366,8 +373,9 @@ seeds! {
     servers_agree_after_bad_weather_4: 75..100;
 }
 
-/// As many runs as `MYELIN_SIMULATION_SEEDS` says (1,000 unless it is set) from seed
-/// `MYELIN_SIMULATION_FIRST` (1,000) on, of `MYELIN_SIMULATION_EVENTS` changes (2,000).
+/// As many runs as `MYELIN_SIMULATION_SEEDS` says (2,000 unless it is set) from seed
+/// `MYELIN_SIMULATION_FIRST` (1,000) on, of `MYELIN_SIMULATION_EVENTS` changes (2,000), as many at
+/// the same time as there are processors. All are run, and those that fail are named.
 #[test]
 #[ignore = "takes hours"]
 fn servers_agree_after_very_bad_weather() {
@@ -376,8 +384,25 @@ fn servers_agree_after_very_bad_weather() {
     };
     let first = setting("MYELIN_SIMULATION_FIRST", 1_000);
     let events = usize::try_from(setting("MYELIN_SIMULATION_EVENTS", 2_000)).unwrap();
-    for seed in first..first + setting("MYELIN_SIMULATION_SEEDS", 1_000) {
-        simulate(seed, events);
-        println!("seed {seed}: {events} events, all agree");
-    }
+    let end = first + setting("MYELIN_SIMULATION_SEEDS", 2_000);
+    let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return;
+            }
+            match std::panic::catch_unwind(|| simulate(seed, events)) {
+                Ok(()) => println!("seed {seed}: {events} events, all agree"),
+                Err(_) => failed.lock().push(seed),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..processors {
+            scope.spawn(work);
+        }
+    });
+    assert_eq!(*failed.lock(), [0_u64; 0], "of {events} events");
 }
