@@ -22,6 +22,9 @@ pub(crate) enum Clock {
     /// Milliseconds since the Unix epoch that a test moves.
     #[cfg(test)]
     Manual(Arc<AtomicU64>),
+    /// The runtime's time, which a test can have stand still, from some ms since the Unix epoch on.
+    #[cfg(test)]
+    Runtime(u64, tokio::time::Instant),
 }
 
 impl Clock {
@@ -29,6 +32,12 @@ impl Clock {
     #[cfg(test)]
     pub(crate) fn manual(now_ms: u64) -> Self {
         Self::Manual(Arc::new(AtomicU64::new(now_ms)))
+    }
+
+    /// A clock that goes as the runtime's timers do.
+    #[cfg(test)]
+    pub(crate) fn of_runtime(now_ms: u64) -> Self {
+        Self::Runtime(now_ms, tokio::time::Instant::now())
     }
 
     /// Milliseconds since the Unix epoch.
@@ -40,6 +49,10 @@ impl Clock {
                 .map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX)),
             #[cfg(test)]
             Self::Manual(now) => now.load(Ordering::Relaxed),
+            #[cfg(test)]
+            Self::Runtime(start_ms, start) => {
+                start_ms + u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use base64::{
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName};
+use serde_json::value::RawValue;
 
 /// The longest header that is read.
 const MAX_BYTES: usize = 2_048;
@@ -118,11 +119,14 @@ impl XMatrix {
         if self.destination.as_deref().is_some_and(|destination| destination != us) {
             return Err(BadRequestSignature::Destination);
         }
-        let object = request_object(method, uri, body, &self.origin, us)?;
-        let signed = serde_json::to_vec(&object)
-            .map_err(|_| BadRequestSignature::Malformed("the body is not canonical JSON"))?;
+        let signed = match request_object(method, uri, body, &self.origin, us) {
+            Ok(object) => text_of(&object)?,
+            Err(_) => text_with_body(method, uri, body, &self.origin, us)?,
+        };
         let signature = Signature::from_bytes(&self.signature);
-        public_key.verify_strict(&signed, &signature).map_err(|_| BadRequestSignature::Wrong)
+        public_key
+            .verify_strict(signed.as_bytes(), &signature)
+            .map_err(|_| BadRequestSignature::Wrong)
     }
 }
 
@@ -150,6 +154,29 @@ pub fn request_object(
         object.insert("content".to_owned(), content);
     }
     Ok(object)
+}
+
+fn text_of(object: &CanonicalJsonObject) -> Result<String, BadRequestSignature> {
+    serde_json::to_string(object)
+        .map_err(|_| BadRequestSignature::Malformed("the body is not canonical JSON"))
+}
+
+/// What is signed of a request whose body has numbers that canonical JSON has no place for: old room
+/// versions allow them in events, and whoever sends one must not spoil what comes along with it. Such
+/// a body counts as it came, since whoever signs canonical JSON sends it.
+fn text_with_body(
+    method: &str,
+    uri: &str,
+    body: &[u8],
+    origin: &ServerName,
+    destination: &ServerName,
+) -> Result<String, BadRequestSignature> {
+    let content: &RawValue = serde_json::from_slice(body)
+        .map_err(|_| BadRequestSignature::Malformed("the body is not JSON"))?;
+    // "content" comes before the other keys.
+    let rest = text_of(&request_object(method, uri, b"", origin, destination)?)?;
+    let rest = rest.trim_start_matches('{');
+    Ok(format!("{{\"content\":{},{rest}", content.get()))
 }
 
 /// `name=value` pairs with commas between them; values are tokens, in which colons and more may
@@ -236,6 +263,35 @@ mod tests {
             signature,
         };
         (x_matrix, key.verifying_key())
+    }
+
+    /// Spec: <https://spec.matrix.org/v1.19/appendices/#canonical-json>
+    #[test]
+    fn a_number_out_of_bounds_does_not_spoil_what_comes_with_it() {
+        let (uri, us) = ("/_matrix/federation/v1/send/1", server_name!("b.example"));
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let verify = |body: &str, sent: &str| {
+            let text = format!(
+                r#"{{"content":{body},"destination":"b.example","method":"PUT","origin":"a.example","uri":"{uri}"}}"#
+            );
+            let x_matrix = XMatrix {
+                origin: server_name!("a.example").to_owned(),
+                destination: Some(us.to_owned()),
+                key: "ed25519:1".to_owned(),
+                signature: key.sign(text.as_bytes()).to_bytes(),
+            };
+            x_matrix.verify("PUT", uri, sent.as_bytes(), us, &key.verifying_key())
+        };
+        for number in ["9007199254740993", "1e400", "0.5"] {
+            let body = format!(r#"{{"edus":[],"pdus":[{{"depth":{number}}}]}}"#);
+            verify(&body, &body).unwrap();
+            let other = body.replace("edus", "pdus");
+            assert!(matches!(verify(&body, &other), Err(BadRequestSignature::Wrong)), "{number}");
+        }
+        for rubbish in ["{\"depth\":0.5", "{\"depth\":0.5},\"x\":{}"] {
+            let refused = verify(rubbish, rubbish);
+            assert!(matches!(refused, Err(BadRequestSignature::Malformed(_))), "{rubbish}");
+        }
     }
 
     const SIG: &str =

@@ -1,8 +1,9 @@
 //! The real router over the memory engine, for tests of endpoints.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{Router, body::Body, response::Response};
+use federation::Transport;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -73,8 +74,21 @@ impl TestServer {
         clock: Clock,
         seed: u64,
     ) -> Self {
+        let transport = Arc::new(network.clone());
+        let server = Self::reaching(transport, config, db, clock, seed).await;
+        network.connect(&config.server_name, server.router.clone());
+        server
+    }
+
+    /// A server that reaches others over `transport`; how others reach it is the caller's to say.
+    pub(crate) async fn reaching(
+        transport: Arc<dyn Transport>,
+        config: &Config,
+        db: Db,
+        clock: Clock,
+        seed: u64,
+    ) -> Self {
         let (shutdown, random) = (Shutdown::new(), Random::seeded(seed));
-        let transport = std::sync::Arc::new(network.clone());
         let federation =
             Federation::over(config, db.clone(), clock.clone(), random.clone(), transport)
                 .await
@@ -85,8 +99,15 @@ impl TestServer {
                 .await
                 .unwrap();
         let router = server.router();
-        network.connect(&config.server_name, router.clone());
         Self { server, db, clock, router, shutdown }
+    }
+
+    /// What is on its disk when it stops in the middle of everything. What it still does then, it
+    /// does to no effect.
+    pub(crate) async fn crashed(self) -> Db {
+        let db = self.db.copied().await;
+        self.shutdown.start();
+        db
     }
 
     /// The same database under a new server.

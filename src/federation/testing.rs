@@ -1,5 +1,7 @@
 //! A network in memory, for tests with several servers in one process.
 
+pub(crate) mod faults;
+
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{Router, body::Body};

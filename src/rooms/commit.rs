@@ -11,8 +11,8 @@ use crate::storage::{
     Json, StorageError,
     intern::UserNumber,
     schema::{
-        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, MEMBERSHIPS, OUTBOX, REFUSED_EVENTS,
-        ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
+        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, MEMBERSHIPS, OUTBOX,
+        REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
     },
 };
 
@@ -144,6 +144,9 @@ impl RoomWriter {
         }
         if outbox {
             OUTBOX.put(batch, &position, &(room, number));
+            if self.forwarding {
+                FORWARDED.put(batch, &(room, position), &());
+            }
         }
         EVENTS.put(batch, &(room, number), &record);
         for member in members {

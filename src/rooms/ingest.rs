@@ -124,7 +124,20 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::BadEvent`] if it belongs to another room; no verdict is an error.
     pub(crate) async fn ingest(&self, room: &Arc<Room>, pdu: &Pdu) -> Result<Ingested, RoomError> {
-        self.retried(|| self.try_ingest(room, pdu, None)).await
+        self.retried(|| self.try_ingest(room, pdu, None, false)).await
+    }
+
+    /// The same for an event of another server's user that this server takes in for it: if it is
+    /// accepted it is sent on to the other servers in the room, which one batch sees to.
+    ///
+    /// # Errors
+    /// As [`Rooms::ingest`].
+    pub(crate) async fn ingest_and_forward(
+        &self,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+    ) -> Result<Ingested, RoomError> {
+        self.retried(|| self.try_ingest(room, pdu, None, true)).await
     }
 
     /// The same for an event whose parents are not all to be had: `state` is the state before it
@@ -138,7 +151,7 @@ impl Rooms {
         pdu: &Pdu,
         state: &[OwnedEventId],
     ) -> Result<Ingested, RoomError> {
-        self.retried(|| self.try_ingest(room, pdu, Some(state))).await
+        self.retried(|| self.try_ingest(room, pdu, Some(state), false)).await
     }
 
     async fn try_ingest(
@@ -146,8 +159,10 @@ impl Rooms {
         room: &Arc<Room>,
         pdu: &Pdu,
         given: Option<&[OwnedEventId]>,
+        forwarding: bool,
     ) -> Result<Ingested, RoomError> {
         let mut writer = self.writer(room).await?;
+        writer.forwarding = forwarding;
         let outcome = writer.ingest(pdu, given, Shown::Live).await?;
         if matches!(outcome, Ingested::New { .. }) {
             writer.commit().await?;
@@ -449,7 +464,8 @@ impl RoomWriter {
         };
         self.ledger.note_recent(pdu.event_id.clone(), recent);
         let shown = if verdict == Verdict::Accepted { shown } else { Shown::Nowhere };
-        self.added.push(Added { number, record, shown, current, members, outbox: false });
+        let outbox = self.forwarding && shown == Shown::Live;
+        self.added.push(Added { number, record, shown, current, members, outbox });
         Ok(Ingested::New { verdict, why })
     }
 

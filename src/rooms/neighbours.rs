@@ -17,9 +17,9 @@ use super::{
     room::Room,
 };
 use crate::storage::{
-    Batch, Range,
+    Range,
     intern::{RoomNumber, UserNumber},
-    schema::{CURRENT_STATE, EVENT_IDS, EVENTS, FORWARDED, OUTBOX, TIMELINE},
+    schema::{CURRENT_STATE, EVENT_IDS, EVENTS, FORWARDED, TIMELINE},
 };
 
 /// What somebody outside is told of a room.
@@ -156,22 +156,6 @@ impl Rooms {
         let json = |record: EventRecord| RawValue::from_string(record.json.into());
         let corrupt = |_| RoomError::Corrupt { what: "an event" };
         records.into_iter().flatten().map(|record| json(record).map_err(corrupt)).collect()
-    }
-
-    /// Has an event of another server's user, which this server took in for it, sent on to the
-    /// other servers in the room.
-    pub(crate) async fn forward(
-        &self,
-        room: RoomNumber,
-        number: EventNumber,
-        position: u64,
-    ) -> Result<(), RoomError> {
-        let mut batch = Batch::new();
-        FORWARDED.put(&mut batch, &(room, position), &());
-        OUTBOX.put(&mut batch, &position, &(room, number));
-        self.db().commit(batch).await?;
-        self.outbox_changed().notify_one();
-        Ok(())
     }
 
     /// The newest event of a room, between these stream positions, that this server is to send to

@@ -1,8 +1,11 @@
 //! Checking rooms: what is stored about states is computed again from the events and compared.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
-use ruma::OwnedRoomId;
+use ruma::{OwnedEventId, OwnedRoomId};
 use state_resolution::{ConflictCache, Scratch, StateMap};
 
 use super::{
@@ -53,6 +56,8 @@ struct Replay<'a> {
     at: Snapshot,
     scratch: Scratch,
     cache: ConflictCache,
+    /// The forward extremities.
+    tips: HashSet<OwnedEventId>,
     found: Findings,
     /// Some of the history was removed.
     purged: bool,
@@ -87,10 +92,12 @@ impl Rooms {
             at: self.db().snapshot(),
             scratch: Scratch::new(),
             cache: ConflictCache::default(),
+            tips: HashSet::new(),
             found: Findings::default(),
             purged: false,
         };
         replay.purged = ROOM_PURGES.contains(&replay.at, &room.number).await?;
+        replay.tips().await?;
         replay.events().await?;
         replay.ends().await?;
         replay.timeline().await?;
@@ -99,6 +106,11 @@ impl Rooms {
 }
 
 impl Replay<'_> {
+    async fn tips(&mut self) -> Result<(), RoomError> {
+        self.tips = self.rooms.forward_extremities(self.room).await?.into_iter().collect();
+        Ok(())
+    }
+
     async fn events(&mut self) -> Result<(), RoomError> {
         let mut range = Range::prefix(&(self.room.number,));
         loop {
@@ -166,6 +178,11 @@ impl Replay<'_> {
         record: &EventRecord,
     ) -> Result<Option<StateMap>, RoomError> {
         let (parents, _) = stored_references(&record.json);
+        if record.verdict() == Verdict::Accepted
+            && let Some(tip) = parents.iter().find(|parent| self.tips.contains(*parent))
+        {
+            self.found.note(format!("{tip} is an end of the graph, and {id} comes after it"));
+        }
         let rows = EVENT_IDS.multi_get(&self.at, &parents).await?;
         let mut maps = Vec::with_capacity(parents.len());
         let mut is_whole = true;

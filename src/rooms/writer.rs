@@ -93,6 +93,7 @@ impl MemberChange {
 }
 
 /// The one who may change a room.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the change")]
 pub(super) struct RoomWriter {
     pub(super) rooms: Rooms,
     pub(super) room: Arc<Room>,
@@ -111,6 +112,8 @@ pub(super) struct RoomWriter {
     pub(super) founding: bool,
     /// This server comes into the room by the change: what it knew of it before is outdated.
     pub(super) joining: bool,
+    /// The events are another server's, which this one took in for it and sends on to the others.
+    pub(super) forwarding: bool,
     /// Whether `graph` holds something that was not queued.
     pub(super) dirty: bool,
 }
@@ -151,6 +154,7 @@ impl RoomWriter {
             transaction: None,
             founding: false,
             joining: false,
+            forwarding: false,
             dirty: false,
         })
     }

@@ -51,6 +51,13 @@ impl MemoryEngine {
         Self { wakes, ..Self::default() }
     }
 
+    /// Another engine with what is in this one now.
+    #[cfg(test)]
+    pub(super) fn copied(&self, wakes: Arc<Wakes>) -> Self {
+        let tables = Arc::new(Mutex::new(self.tables.lock().clone()));
+        Self { tables, wakes, ..Self::default() }
+    }
+
     /// How many reads there were, each of them a round trip for an engine across a network.
     #[cfg(test)]
     pub(super) fn reads(&self) -> u64 {

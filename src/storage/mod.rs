@@ -122,6 +122,15 @@ impl Db {
         Self::over(engine, wakes).await.expect("an empty memory engine can be read")
     }
 
+    /// Another database in memory with what is in this one now.
+    #[cfg(test)]
+    pub(crate) async fn copied(&self) -> Self {
+        let Engine::Memory(engine) = &self.shared.engine else { panic!("not in memory") };
+        let wakes = Arc::<Wakes>::default();
+        let engine = Engine::Memory(engine.copied(Arc::clone(&wakes)));
+        Self::over(engine, wakes).await.expect("what was there can be read")
+    }
+
     /// The database in `engine`, which wakes those who wait by `wakes`.
     async fn over(engine: Engine, wakes: Arc<Wakes>) -> Result<Self, StorageError> {
         let ceiling = match engine.get(TableId::Meta, &encoded_meta_key(POSITION_CEILING)).await? {

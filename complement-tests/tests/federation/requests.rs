@@ -72,6 +72,21 @@ async fn a_transaction_that_comes_again_counts_once() {
     assert_eq!(chunk.filter(|event| event["event_id"] == first.id).count(), 1);
 }
 
+/// Old room versions allow numbers that canonical JSON has no place for.
+#[tokio::test]
+async fn an_event_with_a_number_out_of_bounds_harms_no_other() {
+    let meeting = Meeting::new().await;
+    let (peer, server) = (&meeting.peer, &meeting.server);
+    let good = peer.sign(meeting.room.message(&meeting.eve, "good"));
+    for number in [json!(9_007_199_254_740_993_u64), json!(0.5)] {
+        let mut bad = peer.sign(meeting.room.message(&meeting.eve, "bad"));
+        bad.json["content"]["number"] = number;
+        let answer = peer.transact(server, &[&bad, &good], &[]).await.ok();
+        assert_eq!(answer["pdus"], json!({ &good.id: {} }));
+    }
+    meeting.arrives(&good.id).await;
+}
+
 #[tokio::test]
 async fn a_transaction_has_bounds() {
     let meeting = Meeting::new().await;

@@ -320,24 +320,18 @@ impl Exchange {
 
     /// Takes an event in that others are to get from this server.
     pub(crate) async fn admit(&self, room: &Arc<Room>, pdu: &Pdu) -> Result<(), RoomError> {
-        match self.rooms.ingest(room, pdu).await? {
-            Ingested::New { verdict: Verdict::Accepted, .. } => {}
-            Ingested::Known(Verdict::Accepted) => return Ok(()),
+        match self.rooms.ingest_and_forward(room, pdu).await? {
+            Ingested::New { verdict: Verdict::Accepted, .. }
+            | Ingested::Known(Verdict::Accepted) => Ok(()),
             Ingested::New { why, .. } => {
                 let why = why.unwrap_or_else(|| "the event was not accepted".to_owned());
-                return Err(RoomError::Forbidden { why });
+                Err(RoomError::Forbidden { why })
             }
             Ingested::Known(_) => {
-                return Err(RoomError::Forbidden { why: "the event was not accepted".to_owned() });
+                Err(RoomError::Forbidden { why: "the event was not accepted".to_owned() })
             }
-            Ingested::Missing { .. } => {
-                return Err(bad("the event refers to events that are not here"));
-            }
+            Ingested::Missing { .. } => Err(bad("the event refers to events that are not here")),
         }
-        if let Some((number, record)) = self.rooms.pdu(room, pdu.event_id()).await? {
-            self.rooms.forward(room.number, number, record.position).await?;
-        }
-        Ok(())
     }
 
     /// Servers that may be in a room: those that are said to be, and the one that made its ID.

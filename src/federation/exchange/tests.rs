@@ -6,6 +6,7 @@ mod encryption;
 mod endpoints;
 mod failing;
 mod passing;
+mod simulation;
 
 use std::{sync::Arc, time::Duration};
 

@@ -28,7 +28,7 @@ fn device_keys(user_id: &str, device: &str, seed: u8) -> Value {
     json!(object)
 }
 
-async fn upload(server: &TestServer, user: &TestUser, seed: u8, one_time: &[&str]) {
+pub(super) async fn upload(server: &TestServer, user: &TestUser, seed: u8, one_time: &[&str]) {
     let keys = device_keys(&user.user_id, &user.device_id, seed);
     let one_time: serde_json::Map<String, Value> = one_time
         .iter()
@@ -39,7 +39,7 @@ async fn upload(server: &TestServer, user: &TestUser, seed: u8, one_time: &[&str
     assert_eq!(status, StatusCode::OK, "{answer}");
 }
 
-async fn query(server: &TestServer, asking: &TestUser, user: &str) -> Value {
+pub(super) async fn query(server: &TestServer, asking: &TestUser, user: &str) -> Value {
     let body = json!({ "device_keys": { user: [] } });
     server.post("/v3/keys/query", Some(asking), body).await.1
 }
