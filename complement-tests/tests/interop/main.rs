@@ -7,6 +7,7 @@
     reason = "a missing field of JSON is null, and can be assigned in place"
 )]
 
+mod bridges;
 mod synapse;
 
 use std::ffi::{OsStr, OsString};
