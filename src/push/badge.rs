@@ -12,6 +12,7 @@ use crate::{
     storage::{
         Db,
         intern::{RoomNumber, UserNumber},
+        schema::USER_ROOMS,
     },
 };
 
@@ -44,6 +45,24 @@ impl Badges {
         if let Some(known) = self.known.get(&user) {
             known.lock().await.rooms.remove(&room);
         }
+    }
+
+    /// How many of them are in one room; none if the user is not joined to it.
+    pub(super) async fn in_room(
+        &self,
+        user: UserNumber,
+        user_id: &UserId,
+        number: RoomNumber,
+    ) -> Result<Option<u64>, RoomError> {
+        let until = self.db.visible_position();
+        let at = self.db.snapshot();
+        let row = USER_ROOMS.get(&at, &(user, number)).await?;
+        let Some(row) = row.filter(|row| row.membership == Membership::Join) else {
+            return Ok(None);
+        };
+        let room = self.unread.rooms.numbered(number).await?;
+        let tally = self.unread.count(&at, &room, user, user_id, row.position, until).await?;
+        Ok(Some(tally.total().notifications))
     }
 
     /// How many events notify the user that they have not read, and how many invitations wait.

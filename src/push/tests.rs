@@ -45,6 +45,7 @@ fn event_of(
         body,
         content,
         position: 1,
+        sent_ms: 1,
         thread: None,
         redacted: false,
         redacts: false,
