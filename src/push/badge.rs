@@ -10,7 +10,7 @@ use super::{Unread, Whose};
 use crate::{
     rooms::{RoomError, record::Membership},
     storage::{
-        Db,
+        Db, Snapshot,
         intern::{RoomNumber, UserNumber},
         schema::USER_ROOMS,
     },
@@ -60,9 +60,19 @@ impl Badges {
         let Some(row) = row.filter(|row| row.membership == Membership::Join) else {
             return Ok(None);
         };
+        let whose = Whose { user, user_id, member: row.position, settled: None, receipts: None };
+        Ok(Some(self.count(&at, number, whose, until).await?))
+    }
+
+    async fn count(
+        &self,
+        at: &Snapshot,
+        number: RoomNumber,
+        whose: Whose<'_>,
+        until: u64,
+    ) -> Result<u64, RoomError> {
         let room = self.unread.rooms.numbered(number).await?;
-        let tally = self.unread.count(&at, &room, user, user_id, row.position, until).await?;
-        Ok(Some(tally.total().notifications))
+        Ok(self.unread.count(at, &room, whose, until).await?.total().notifications)
     }
 
     /// How many events notify the user that they have not read, and how many invitations wait.
@@ -87,11 +97,9 @@ impl Badges {
                         sum += count;
                         continue;
                     }
-                    let room = rooms.numbered(number).await?;
                     let member = row.position;
                     let whose = Whose { user, user_id, member, settled: None, receipts: None };
-                    let tally = self.unread.count(&at, &room, whose, until).await?;
-                    let count = tally.total().notifications;
+                    let count = self.count(&at, number, whose, until).await?;
                     known.rooms.insert(number, (until, count));
                     sum += count;
                 }
