@@ -184,17 +184,16 @@ impl Lane {
 
     /// Takes what was found up to `reached`, of what was looked for up to `upto`.
     pub(super) fn found(&mut self, items: Vec<Item>, reached: u64, upto: u64) {
-        match &mut self.digest {
-            Some(digest) => {
-                items.into_iter().for_each(|item| digest.add(item));
-                self.move_on(reached);
+        if let Some(digest) = &mut self.digest {
+            for item in items {
+                digest.add(item);
             }
-            None => {
-                if items.is_empty() {
-                    self.progress.done = self.progress.done.max(reached);
-                }
-                self.waiting.extend(items);
+            self.move_on(reached);
+        } else {
+            if items.is_empty() {
+                self.progress.done = self.progress.done.max(reached);
             }
+            self.waiting.extend(items);
         }
         let came = self.more.is_some_and(|more| more.came);
         self.more = (reached < upto || came).then_some(More { after: reached, came: false });
