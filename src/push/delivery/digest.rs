@@ -199,9 +199,10 @@ mod tests {
         let room = RoomNumber(1);
         let mut now = 1_000;
         for (position, pause) in [(1, 600), (2, 7_200), (3, 86_400), (4, 86_400)] {
-            digest.add(item(position, 1, now));
+            let sent_ms = now;
+            digest.add(item(position, 1, sent_ms));
             now = digest.due(&pauses).unwrap();
-            let oldest = Oldest { position, sent_ms: now - 600 };
+            let oldest = Oldest { position, sent_ms };
             digest.mailed(position, &[(room, oldest)], now, &mut pauses);
             assert_eq!(pauses[&1].length, pause, "after mail {position}");
             assert!(digest.is_empty());
