@@ -28,7 +28,7 @@ async fn a_javascript_bridge_loses_and_doubles_nothing_over_a_sigkill() {
 /// it.
 async fn bridge(variable: &str, name: &str, features: &[&str]) {
     let Some(interpreter) = interpreter(variable) else { return };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let port = free_port();
     let mut registration = json!({
         "id": "net",
@@ -72,12 +72,12 @@ async fn bridge(variable: &str, name: &str, features: &[&str]) {
 /// Registration files are YAML, of which JSON is a part.
 fn write(directory: &Path, name: &str, registration: &serde_json::Value) -> String {
     let path = directory.join(name);
-    std::fs::write(&path, registration.to_string()).unwrap();
+    std::fs::write(&path, registration.to_string()).expect("the directory can be written");
     path.to_string_lossy().into_owned()
 }
 
 /// A port that nobody listens on: the bridge listens there each time it is started.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
