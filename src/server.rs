@@ -18,7 +18,7 @@ use crate::{
     identity::IdentityServers,
     outgoing::{Outgoing, OutgoingError},
     previews::Previews,
-    push::{Delivery, PushRules, Pushers, Unread, Vapid},
+    push::{Delivery, PushRules, Pushers, Unread, Vapid, mails::Mails},
     rooms::{
         Overviews, Profile, Rooms,
         delayed::DelayedEvents,
@@ -198,7 +198,10 @@ impl Server {
         accounts.make_bots().await?;
         accounts.resume_closing().await.map_err(AccountError::from)?;
         tokio::spawn(activity::keep_writing(sessions.clone(), stopping.clone()));
-        let pushers = Pushers::new(db.clone(), clock.clone(), random.clone(), outgoing.clone());
+        let mails =
+            accounts.mailer().and_then(|mailer| Mails::new(mailer, &config.email_notifications));
+        let pushers = Pushers::new(db.clone(), clock.clone(), random.clone(), outgoing.clone())
+            .by_mail(mails.is_some());
         let remote = FederatedMedia::new(federation.clone(), outgoing.clone())?;
         let remote: Option<Arc<dyn RemoteMedia>> = Some(Arc::new(remote));
         let content = Content::open(config, db.clone(), clock.clone(), random.clone(), remote)?;
@@ -275,6 +278,7 @@ impl Server {
             pushers.clone(),
             &outgoing,
             vapid.clone(),
+            mails,
             clock.clone(),
             random,
             stopping.clone(),

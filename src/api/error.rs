@@ -521,6 +521,9 @@ impl From<PusherError> for ApiError {
             PusherError::Invalid(_) | PusherError::UnknownKind | PusherError::Refused(_) => {
                 Self::invalid_param(error)
             }
+            PusherError::ForeignAddress => {
+                Self::with_status(StatusCode::BAD_REQUEST, ErrorKind::ThreepidNotFound, error)
+            }
             PusherError::TooMany | PusherError::TooManyOwners => Self::forbidden(error),
             PusherError::NotFound => Self::not_found(error),
             PusherError::WrongToken => {

@@ -19,7 +19,7 @@ use super::{
     },
     server,
 };
-use crate::{server::Areas, users::mail::VALIDATION_PATH};
+use crate::{push::mails::UNSUBSCRIBE_PATH, server::Areas, users::mail::VALIDATION_PATH};
 
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
@@ -134,6 +134,8 @@ fn notifying(routes: Routes) -> Routes {
         .add::<push::get_pushers::v3::Request, _, _>(pushers::get_pushers)
         .add::<push::set_pusher::v3::Request, _, _>(pushers::set_pusher)
         .path(POST, "/_matrix/client/unstable/org.matrix.msc4174/pushers/ack", pushers::ack_pusher)
+        .path(MethodFilter::GET, UNSUBSCRIBE_PATH, pushers::get_unsubscribe_page)
+        .path(POST, UNSUBSCRIBE_PATH, pushers::unsubscribe)
         .add::<push::get_pushrules_all::v3::Request, _, _>(push_rules::get_pushrules_all)
         .add::<push::get_pushrules_global_scope::v3::Request, _, _>(
             push_rules::get_pushrules_global,

@@ -10,6 +10,7 @@
 pub(crate) mod delivery;
 mod namespace;
 pub(crate) mod networks;
+mod protocols;
 pub(crate) mod query;
 pub(crate) mod queue;
 pub(crate) mod registration;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::future::join_all;
 use http::{Method, StatusCode};
 use ruma::{RoomAliasId, UserId};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -80,7 +80,7 @@ impl Kind {
 }
 
 impl Appservices {
-    fn listening(&self, is: impl Fn(&Service) -> bool) -> Vec<Arc<Service>> {
+    pub(super) fn listening(&self, is: impl Fn(&Service) -> bool) -> Vec<Arc<Service>> {
         let Some(registry) = self.registry() else { return Vec::new() };
         let services = registry.services().iter().filter(|one| one.listens() && is(one));
         services.cloned().collect()
@@ -134,57 +134,6 @@ impl Appservices {
             }
         }
         false
-    }
-
-    /// What is known of one network, all of its services together.
-    ///
-    /// # Errors
-    /// [`AppserviceError::NotFound`] if no service knows it.
-    pub(crate) async fn protocol(
-        &self,
-        protocol: &str,
-    ) -> Result<Map<String, Value>, AppserviceError> {
-        let knows =
-            |service: &Service| service.registration.protocols.iter().any(|one| one == protocol);
-        let services = self.listening(knows);
-        let path = format!("/thirdparty/protocol/{}", encoded(protocol));
-        let answers = self.ask_all(&services, &path).await;
-        let mut found: Option<Map<String, Value>> = None;
-        for (service, answer) in services.iter().zip(answers) {
-            let Some(Value::Object(mut answer)) = answer else { continue };
-            let mut instances = Vec::new();
-            if let Some(Value::Array(given)) = answer.remove("instances") {
-                for instance in given {
-                    let Value::Object(mut instance) = instance else { continue };
-                    if let Some(network) = instance.get("network_id").and_then(Value::as_str) {
-                        let id = super::networks::instance_id(service, network);
-                        instance.insert("instance_id".to_owned(), id.into());
-                    }
-                    instances.push(Value::Object(instance));
-                }
-            }
-            // The first one says what a network is like; each has instances of its own.
-            let found = found.get_or_insert(answer);
-            match found.entry("instances").or_insert_with(|| json!([])) {
-                Value::Array(all) => all.extend(instances),
-                other => *other = Value::Array(instances),
-            }
-        }
-        found.ok_or(AppserviceError::NotFound { what: "this network" })
-    }
-
-    /// All networks that any service knows.
-    pub(crate) async fn protocols(&self) -> BTreeMap<String, Map<String, Value>> {
-        let mut names: Vec<String> = self
-            .listening(|_| true)
-            .iter()
-            .flat_map(|service| service.registration.protocols.clone())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let found = join_all(names.iter().map(|name| self.protocol(name))).await;
-        let known = |(name, found): (String, Result<_, _>)| Some((name, found.ok()?));
-        names.into_iter().zip(found).filter_map(known).collect()
     }
 
     /// The places or people of a network that fit `fields`.
@@ -246,7 +195,11 @@ impl Appservices {
     }
 
     /// Asks several services at the same time; the JSON of those that answer in time.
-    async fn ask_all(&self, services: &[Arc<Service>], path: &str) -> Vec<Option<Value>> {
+    pub(super) async fn ask_all(
+        &self,
+        services: &[Arc<Service>],
+        path: &str,
+    ) -> Vec<Option<Value>> {
         let (new, old) = (format!("/_matrix/app/v1{path}"), format!("/_matrix/app/unstable{path}"));
         let asked = services.iter().map(async |service| {
             let answer = self.get(service, &new, &old, LOOKUP_TIMEOUT).await?;

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{
+    protocols::Described,
     registration::{BadRegistrations, Registration, read_all},
     transport::Transport,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Service {
     /// It showed that it is there, and nothing was tried since.
     is_back: AtomicBool,
     back: Notify,
+    /// What it said of other networks.
+    pub(super) described: Described,
 }
 
 impl Service {
@@ -366,6 +369,7 @@ impl Appservices {
                 bit: 1 << place,
                 is_back: AtomicBool::new(false),
                 back: Notify::new(),
+                described: Described::default(),
             });
         }
         self.shared.any.store(!services.is_empty(), Ordering::Release);

@@ -40,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) proxies: Proxies,
     /// `None`: the server sends no mail.
     pub(crate) smtp: Option<Smtp>,
+    pub(crate) email_notifications: EmailNotifications,
     pub(crate) turn: Turn,
 }
 
@@ -73,6 +74,7 @@ impl Default for Config {
             well_known: WellKnown::default(),
             proxies: Proxies::default(),
             smtp: None,
+            email_notifications: EmailNotifications::default(),
             turn: Turn::default(),
         }
     }
@@ -628,6 +630,38 @@ pub(crate) enum SmtpTls {
     Tls,
     /// Unprotected. Port 25.
     None,
+}
+
+/// Mail to users about what they have not read; only where there is `[smtp]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct EmailNotifications {
+    pub(crate) enabled: bool,
+    /// How long a message may stay unread before there is a mail about it.
+    pub(crate) delay_s: u64,
+    /// How long there is no second mail because of the same room; longer after each further one.
+    pub(crate) first_pause_s: u64,
+    pub(crate) longest_pause_s: u64,
+    /// A room that was silent for so long begins with the first pause again.
+    pub(crate) reset_after_s: u64,
+    /// What the mails are about, where the client says nothing else.
+    pub(crate) app_name: String,
+    /// The client that links lead to; `None`: matrix.to.
+    pub(crate) client_url: Option<String>,
+}
+
+impl Default for EmailNotifications {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            delay_s: 10 * 60,
+            first_pause_s: 10 * 60,
+            longest_pause_s: 24 * 60 * 60,
+            reset_after_s: 12 * 60 * 60,
+            app_name: "Matrix".to_owned(),
+            client_url: None,
+        }
+    }
 }
 
 /// What `/voip/turnServer` answers.

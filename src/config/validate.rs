@@ -12,6 +12,8 @@ const MIN_ARGON2_KIB: u32 = 8;
 /// The longest delay of a delayed event: a year.
 const MAX_DELAY_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 
+/// The longest time around mails to users, a year.
+const MAX_MAIL_PAUSE_S: u64 = 365 * 24 * 60 * 60;
 /// The most delayed events of one user.
 const MAX_SCHEDULED: u64 = 1_000;
 
@@ -25,6 +27,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     problems.media(config);
     problems.previews(config);
     problems.smtp(config);
+    problems.email_notifications(config);
 
     problems.metrics(config);
     problems.check(!config.data_dir.as_os_str().is_empty(), || {
@@ -234,6 +237,20 @@ impl Problems {
         }
         self.check(smtp.username.is_some() == smtp.password.is_some(), || {
             "smtp: `username` and `password` go together".to_owned()
+        });
+    }
+
+    fn email_notifications(&mut self, config: &Config) {
+        let mails = &config.email_notifications;
+        self.check(mails.longest_pause_s >= mails.first_pause_s, || {
+            "email_notifications.longest_pause_s: must not be below `first_pause_s`".to_owned()
+        });
+        let times = [mails.delay_s, mails.longest_pause_s, mails.reset_after_s];
+        self.check(times.iter().all(|seconds| *seconds <= MAX_MAIL_PAUSE_S), || {
+            format!("email_notifications: times must not be above {MAX_MAIL_PAUSE_S} s")
+        });
+        self.check(mails.client_url.as_deref().is_none_or(is_web_url), || {
+            "email_notifications.client_url: must begin with `https://` or `http://`".to_owned()
         });
     }
 

@@ -10,8 +10,9 @@ use super::{Unread, Whose};
 use crate::{
     rooms::{RoomError, record::Membership},
     storage::{
-        Db,
+        Db, Snapshot,
         intern::{RoomNumber, UserNumber},
+        schema::USER_ROOMS,
     },
 };
 
@@ -46,6 +47,34 @@ impl Badges {
         }
     }
 
+    /// How many of them are in one room; none if the user is not joined to it.
+    pub(super) async fn in_room(
+        &self,
+        user: UserNumber,
+        user_id: &UserId,
+        number: RoomNumber,
+    ) -> Result<Option<u64>, RoomError> {
+        let until = self.db.visible_position();
+        let at = self.db.snapshot();
+        let row = USER_ROOMS.get(&at, &(user, number)).await?;
+        let Some(row) = row.filter(|row| row.membership == Membership::Join) else {
+            return Ok(None);
+        };
+        let whose = Whose { user, user_id, member: row.position, settled: None, receipts: None };
+        Ok(Some(self.count(&at, number, whose, until).await?))
+    }
+
+    async fn count(
+        &self,
+        at: &Snapshot,
+        number: RoomNumber,
+        whose: Whose<'_>,
+        until: u64,
+    ) -> Result<u64, RoomError> {
+        let room = self.unread.rooms.numbered(number).await?;
+        Ok(self.unread.count(at, &room, whose, until).await?.total().notifications)
+    }
+
     /// How many events notify the user that they have not read, and how many invitations wait.
     pub(super) async fn of(&self, user: UserNumber, user_id: &UserId) -> Result<u64, RoomError> {
         let known = self.known.get_with(user, Arc::default);
@@ -68,11 +97,9 @@ impl Badges {
                         sum += count;
                         continue;
                     }
-                    let room = rooms.numbered(number).await?;
                     let member = row.position;
                     let whose = Whose { user, user_id, member, settled: None, receipts: None };
-                    let tally = self.unread.count(&at, &room, whose, until).await?;
-                    let count = tally.total().notifications;
+                    let count = self.count(&at, number, whose, until).await?;
                     known.rooms.insert(number, (until, count));
                     sum += count;
                 }

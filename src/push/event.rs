@@ -21,6 +21,8 @@ pub(crate) struct PushEvent {
     pub(super) words: Vec<String>,
     /// Its place in the order of arrival.
     pub(super) position: u64,
+    /// When it was sent, as its sender says, in ms since the Unix epoch.
+    pub(super) sent_ms: u64,
     /// The root of the thread it is in; none: in the main timeline.
     pub(super) thread: Option<OwnedEventId>,
     /// It was redacted: nobody is notified of it any more.
@@ -54,6 +56,7 @@ impl PushEvent {
             words: body.as_deref().map(words_of).unwrap_or_default(),
             body,
             position: record.position,
+            sent_ms: record.origin_server_ts,
             thread,
             redacted: record.redacted_by.is_some(),
             redacts: record.redacts.is_some(),

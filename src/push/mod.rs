@@ -1,5 +1,6 @@
 //! What users are notified of, and how they hear of it.
 
+mod address;
 mod audience;
 mod badge;
 #[cfg(feature = "bench")]
@@ -10,6 +11,7 @@ mod counts;
 mod delivery;
 mod event;
 mod look;
+pub(crate) mod mails;
 pub(crate) mod new_pusher;
 mod notifications;
 mod pattern;
@@ -21,6 +23,7 @@ mod tally;
 mod tests;
 mod webpush;
 
+pub(crate) use address::queue_address_removal;
 use compiled::Outcome;
 pub(crate) use counts::{Unread, Whose};
 pub(crate) use delivery::{Delivery, Progress};

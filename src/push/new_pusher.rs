@@ -15,6 +15,8 @@ use crate::users::session::Session;
 ///
 /// Spec: <https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify>
 const GATEWAY_PATH: &str = "/_matrix/push/v1/notify";
+/// Spec: "If the `kind` is `email`, this is `m.email`."
+const MAIL_APP_ID: &str = "m.email";
 /// The longest pushkey.
 const MAX_PUSHKEY_BYTES: usize = 512;
 /// The longest app ID, in characters of the spec's grammar, which are bytes.
@@ -33,7 +35,7 @@ pub(crate) struct NewPusher {
     pub(crate) app_id: String,
     /// How the app is reached.
     pub(crate) pushkey: String,
-    /// `http` or `webpush`.
+    /// `http`, `email` or `webpush`.
     pub(crate) kind: String,
     /// The same of [`Pusher`]; what is not given is missing.
     pub(crate) app_display_name: Option<String>,
@@ -59,6 +61,7 @@ impl Pushers {
         let mut pusher = Pusher {
             kind: match new.kind.as_str() {
                 "http" => Kind::Http,
+                "email" if self.by_mail => Kind::Email,
                 "webpush" | "org.matrix.msc4174.webpush" => Kind::Webpush,
                 _ => return Err(PusherError::UnknownKind),
             },
@@ -66,7 +69,11 @@ impl Pushers {
             device_display_name: needed(new.device_display_name, "device_display_name")?,
             profile_tag: new.profile_tag,
             lang: needed(new.lang, "lang")?,
-            data: new.data.ok_or(PusherError::Missing("data"))?,
+            data: match new.data {
+                // There is nothing in it that a mail needs.
+                None if new.kind == "email" => Map::new(),
+                data => data.ok_or(PusherError::Missing("data"))?,
+            },
             enabled: new.enabled.unwrap_or(true),
             device_id: session.device_id.clone(),
             set_at: self.clock.now_ms() / 1_000,
@@ -88,6 +95,9 @@ impl Pushers {
         let pushkey = new.pushkey;
         match pusher.kind {
             Kind::Http => self.check_gateway(&pusher)?,
+            // Whose address it is shows when it is written down.
+            Kind::Email if new.app_id == MAIL_APP_ID => {}
+            Kind::Email => return Err(PusherError::Invalid("the app_id of mail is m.email")),
             Kind::Webpush => {
                 self.check_service(&pushkey, &pusher)?;
                 pusher.data.remove("activated");

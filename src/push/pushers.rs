@@ -10,7 +10,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{new_pusher::NewPusher, webpush::Receiver};
+use super::{address, new_pusher::NewPusher, webpush::Receiver};
 use crate::{
     clock::{Clock, Random},
     outgoing::{Outgoing, Refused},
@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     /// By a push service, as MSC4174 has it.
     #[serde(rename = "org.matrix.msc4174.webpush")]
     Webpush,
+    /// By mail.
+    Email,
 }
 
 /// A pusher.
@@ -103,6 +105,11 @@ impl Pusher {
         self.data.get("url")?.as_str()
     }
 
+    /// What mails are to be called after.
+    pub(super) fn brand(&self) -> Option<&str> {
+        self.data.get("brand")?.as_str().filter(|brand| !brand.trim().is_empty())
+    }
+
     /// Only the IDs of events are to be told, not what is in them.
     pub(super) fn event_id_only(&self) -> bool {
         self.data.get("format").and_then(Value::as_str) == Some("event_id_only")
@@ -132,6 +139,9 @@ pub(crate) enum PusherError {
     /// The user has too many pushers.
     #[error("a user may have at most {MAX_PUSHERS} pushers")]
     TooMany,
+    /// The address is none of the user's own.
+    #[error("this address does not belong to the account")]
+    ForeignAddress,
     /// There is no pusher to activate.
     #[error("there is no such pusher")]
     NotFound,
@@ -159,13 +169,21 @@ pub(crate) struct Pushers {
     pub(super) clock: Clock,
     pub(super) random: Random,
     pub(super) outgoing: Outgoing,
+    /// There may be pushers that tell by mail.
+    pub(super) by_mail: bool,
     changed: Arc<OnceLock<Changed>>,
 }
 
 impl Pushers {
     /// Pushers kept in `db`; their gateways are called by `outgoing`.
     pub(crate) fn new(db: Db, clock: Clock, random: Random, outgoing: Outgoing) -> Self {
-        Self { db, clock, random, outgoing, changed: Arc::default() }
+        Self { db, clock, random, outgoing, by_mail: false, changed: Arc::default() }
+    }
+
+    /// The same, with pushers that tell by mail if there can be any.
+    #[must_use]
+    pub(crate) fn by_mail(self, by_mail: bool) -> Self {
+        Self { by_mail, ..self }
     }
 
     /// Calls `changed` with whoever's pushers change from now on. Set once, when the server is put
@@ -229,6 +247,9 @@ impl Pushers {
             let device = (session.user, &*session.device_id);
             if let Some(row) = DEVICES.get(&self.db, &device).await? {
                 DEVICES.require_equals(&mut batch, &device, &row);
+            }
+            if pusher.kind == Kind::Email {
+                address::require(&self.db, &mut batch, key.0, &key.2).await?;
             }
             let others = self.take_over(&mut batch, &key, append).await?;
             PUSHERS.put(&mut batch, &key, &Json(pusher.clone()));
@@ -344,7 +365,11 @@ impl Pushers {
 }
 
 /// Queues the removal of one pusher. The batch fails if its owners change in the meantime.
-async fn queue_removal(db: &Db, batch: &mut Batch, key: &PusherKey) -> Result<(), StorageError> {
+pub(super) async fn queue_removal(
+    db: &Db,
+    batch: &mut Batch,
+    key: &PusherKey,
+) -> Result<(), StorageError> {
     let (user, app_id, pushkey) = key;
     PUSHERS.delete(batch, key);
     PUSH_PROGRESS.delete(batch, key);

@@ -5,7 +5,8 @@
 use ruma::{
     UserId,
     push::{
-        Action, NewPatternedPushRule, NewPushRule, NewSimplePushRule, RuleKind, Ruleset, Tweak,
+        Action, NewConditionalPushRule, NewPatternedPushRule, NewPushRule, NewSimplePushRule,
+        RuleKind, Ruleset, Tweak,
     },
     room_id, user_id,
 };
@@ -45,6 +46,7 @@ fn event_of(
         body,
         content,
         position: 1,
+        sent_ms: 1,
         thread: None,
         redacted: false,
         redacts: false,
@@ -207,4 +209,107 @@ fn the_master_rule_silences_everything() {
     let mut rules = with(vec![word("tea", true)]);
     rules.set_enabled(RuleKind::Override, ".m.rule.master", true).unwrap();
     assert!(!outcome_in(&rules, &group(), &message("tea")).notify);
+}
+
+/// No rules but the one that is always there, and off.
+fn no_rules() -> Ruleset {
+    let mut rules = server_default(alice());
+    rules.override_.retain(|rule| rule.rule_id == ".m.rule.master");
+    rules.content.clear();
+    rules.underride.clear();
+    rules
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#conditions-1>
+#[test]
+fn each_kind_of_condition_fits_what_it_describes_and_nothing_else() {
+    let bob = user_id!("@bob:localhost");
+    let content = json!({
+        "msgtype": "m.text", "body": "Tea with Alice at five", "a.b": "dotted", "n": 7,
+        "flag": true, "nothing": null, "list": ["one", 2], "deep": { "er": "here" },
+    });
+    let event = event_of(bob, "m.room.message", None, content);
+    let event_match =
+        |key: &str, pattern: &str| json!({ "kind": "event_match", "key": key, "pattern": pattern });
+    let is = |key: &str, value: Value| json!({ "kind": "event_property_is", "key": key, "value": value });
+    let contains = |key: &str, value: Value| json!({ "kind": "event_property_contains", "key": key, "value": value });
+    let members = |is: &str| json!({ "kind": "room_member_count", "is": is });
+    let power = |key: &str| json!({ "kind": "sender_notification_permission", "key": key });
+    for (condition, fits) in [
+        (event_match("content.body", "tea"), true),
+        (event_match("content.body", "te"), false),
+        (event_match("content.body", "t?a"), true),
+        (event_match("content.body", "a* five"), true),
+        (event_match("type", "m.room.*"), true),
+        (event_match("type", "room"), false),
+        (event_match("sender", "@BOB:*"), true),
+        (event_match("room_id", "!other:*"), false),
+        (event_match("state_key", ""), false),
+        (event_match("content.deep.er", "here"), true),
+        (event_match("content.n", "7"), false),
+        (is("content.n", json!(7)), true),
+        (is("content.n", json!("7")), false),
+        (is("content.flag", json!(true)), true),
+        (is("content.nothing", json!(null)), true),
+        (is("content.missing", json!(null)), false),
+        (is("content.a\\.b", json!("dotted")), true),
+        (is("content.a.b", json!("dotted")), false),
+        (is("content.msgtype", json!("M.TEXT")), false),
+        (is("type", json!("m.room.message")), true),
+        (contains("content.list", json!("one")), true),
+        (contains("content.list", json!(2)), true),
+        (contains("content.list", json!("two")), false),
+        (contains("content.body", json!("Tea")), false),
+        (json!({ "kind": "contains_display_name" }), true),
+        (members("10"), true),
+        (members("==10"), true),
+        (members("<10"), false),
+        (members(">9"), true),
+        (members(">=11"), false),
+        (members("<=10"), true),
+        (power("room"), true),
+        (json!({ "kind": "org.example.unknown" }), false),
+    ] {
+        let known = serde_json::from_value(condition.clone()).unwrap();
+        let new = NewConditionalPushRule::new("own".to_owned(), vec![known], vec![Action::Notify]);
+        for kind in [NewPushRule::Override, NewPushRule::Underride] {
+            let mut rules = no_rules();
+            rules.insert(kind(new.clone()), None, None).unwrap();
+            assert_eq!(outcome_in(&rules, &group(), &event).notify, fits, "{condition}");
+        }
+    }
+    // The same from somebody without the power, and for somebody of another name.
+    let carol = user_id!("@carol:localhost");
+    let event = event_of(carol, "m.room.message", None, json!({ "body": "Malice and tea" }));
+    for condition in [power("room"), json!({ "kind": "contains_display_name" })] {
+        let known = serde_json::from_value(condition.clone()).unwrap();
+        let new = NewConditionalPushRule::new("own".to_owned(), vec![known], vec![Action::Notify]);
+        let mut rules = no_rules();
+        rules.insert(NewPushRule::Override(new), None, None).unwrap();
+        assert!(!outcome_in(&rules, &group(), &event).notify, "{condition}");
+    }
+}
+
+/// Spec: "Rules have a priority order": override, content, room, sender, underride.
+#[test]
+fn the_first_kind_that_fits_decides() {
+    let played = |name: &str| json!(["notify", { "set_tweak": "sound", "value": name }]);
+    let sound = |name: &str| -> Vec<Action> { serde_json::from_value(played(name)).unwrap() };
+    let always =
+        |id: &str, name: &str| NewConditionalPushRule::new(id.to_owned(), vec![], sound(name));
+    let room = NewSimplePushRule::new(room_id!("!room:localhost").to_owned(), sound("room"));
+    let sender = NewSimplePushRule::new(user_id!("@bob:localhost").to_owned(), sound("sender"));
+    let content = NewPatternedPushRule::new("tea".to_owned(), "tea".to_owned(), sound("content"));
+    let mut rules = no_rules();
+    for (rule, name) in [
+        (NewPushRule::Underride(always("last", "underride")), "underride"),
+        (NewPushRule::Sender(sender), "sender"),
+        (NewPushRule::Room(room), "room"),
+        (NewPushRule::Content(content), "content"),
+        (NewPushRule::Override(always("first", "override")), "override"),
+    ] {
+        rules.insert(rule, None, None).unwrap();
+        let outcome = outcome_in(&rules, &group(), &message("tea"));
+        assert_eq!(serde_json::to_value(outcome.actions).unwrap(), played(name));
+    }
 }

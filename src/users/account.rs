@@ -197,6 +197,11 @@ impl Accounts {
         self.shared.mailer.is_some()
     }
 
+    /// What sends the server's mail, if anything does.
+    pub(crate) fn mailer(&self) -> Option<Mailer> {
+        self.shared.mailer.clone()
+    }
+
     /// The sessions of the accounts.
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.shared.sessions

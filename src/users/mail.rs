@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use lettre::{
     Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
-    message::{Mailbox, header::ContentType},
+    message::{
+        Mailbox, MultiPart,
+        header::{ContentType, HeaderName, HeaderValue},
+    },
     transport::smtp::{
         authentication::Credentials,
         client::{Certificate, Tls, TlsParameters},
@@ -42,6 +45,35 @@ pub(crate) enum MailError {
     Transport(#[source] lettre::transport::smtp::Error),
 }
 
+impl MailError {
+    /// Whether the same mail would be refused again.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Setting { .. } | Self::Address(_) | Self::Message(_) => true,
+            Self::Transport(error) => error.is_permanent(),
+        }
+    }
+}
+
+/// A mail that nobody asked for just now.
+#[derive(Debug)]
+pub(crate) struct AutomaticMail<'a> {
+    /// The address it goes to.
+    pub(crate) to: &'a str,
+    /// Its subject, one line.
+    pub(crate) subject: String,
+    /// What it says.
+    pub(crate) text: String,
+    /// The same as a web page.
+    pub(crate) html: String,
+    /// Tells a mail that is sent again from another one: 1 to 64 letters, digits, `-` and `_`.
+    pub(crate) id: String,
+    /// Where a `POST` stops mail of this kind.
+    ///
+    /// Spec: <https://www.rfc-editor.org/rfc/rfc8058>
+    pub(crate) unsubscribe: String,
+}
+
 /// Sends mail.
 #[derive(Clone)]
 pub(crate) struct Mailer {
@@ -52,6 +84,8 @@ struct Shared {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
     server_name: String,
+    /// The part of it after which the IDs of mails are named.
+    message_domain: String,
     /// Where clients reach this server.
     base_url: String,
 }
@@ -100,6 +134,7 @@ impl Mailer {
                 transport: transport.build(),
                 from,
                 server_name: config.server_name.to_string(),
+                message_domain: config.server_name.host().to_owned(),
                 base_url,
             }),
         }))
@@ -116,7 +151,7 @@ impl Mailer {
         sid: &str,
         token: &str,
     ) -> Result<(), MailError> {
-        let Shared { transport, from, server_name, base_url } = &*self.shared;
+        let Shared { transport, from, server_name, base_url, .. } = &*self.shared;
         let what = match purpose {
             Purpose::Register => "to create an account with this address",
             Purpose::ResetPassword => "to set a new password for the account with this address",
@@ -129,14 +164,45 @@ impl Mailer {
              If it was you, follow this link:\r\n\r\n{link}\r\n\r\n\
              If it was not, there is nothing to do.\r\n"
         );
-        let address: Address = to.parse().map_err(MailError::Address)?;
         let message = Message::builder()
             .from(from.clone())
-            .to(Mailbox::new(None, address))
+            .to(mailbox(to)?)
             .subject(format!("Your e-mail address on {server_name}"))
             .header(ContentType::TEXT_PLAIN)
             .body(text)
             .map_err(MailError::Message)?;
         transport.send(message).await.map(|_| ()).map_err(MailError::Transport)
     }
+
+    /// Where clients reach this server, without a slash at the end.
+    pub(crate) fn base_url(&self) -> &str {
+        &self.shared.base_url
+    }
+
+    /// Sends a mail as text and as a web page. Returns once the mail server has taken it.
+    ///
+    /// # Errors
+    /// [`MailError`] if it has not.
+    pub(crate) async fn send(&self, mail: AutomaticMail<'_>) -> Result<(), MailError> {
+        let Shared { transport, from, message_domain, .. } = &*self.shared;
+        let header =
+            |name, value: String| HeaderValue::new(HeaderName::new_from_ascii_str(name), value);
+        let message = Message::builder()
+            .from(from.clone())
+            .to(mailbox(mail.to)?)
+            .subject(mail.subject)
+            .message_id(Some(format!("<{}@{message_domain}>", mail.id)))
+            .raw_header(header("List-Unsubscribe", format!("<{}>", mail.unsubscribe)))
+            .raw_header(header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned()))
+            // Nobody's absence is told in answer to it.
+            .raw_header(header("Auto-Submitted", "auto-generated".to_owned()))
+            .multipart(MultiPart::alternative_plain_html(mail.text, mail.html))
+            .map_err(MailError::Message)?;
+        transport.send(message).await.map(|_| ()).map_err(MailError::Transport)
+    }
+}
+
+fn mailbox(address: &str) -> Result<Mailbox, MailError> {
+    let address: Address = address.parse().map_err(MailError::Address)?;
+    Ok(Mailbox::new(None, address))
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     api::extract::Caller,
     identity::{self, Address},
+    push,
     storage::{
         Batch, Json, Range, StorageError,
         intern::UserNumber,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// The only medium there is.
-const EMAIL: &str = "email";
+pub(crate) const EMAIL: &str = "email";
 /// How long a mail can be answered, and how long what it proved can be used.
 const VALIDATION_LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;
 /// The longest address.
@@ -276,6 +277,7 @@ impl Accounts {
                 THREEPIDS.require_equals(&mut batch, &key, &user);
                 THREEPIDS.delete(&mut batch, &key);
                 USER_THREEPIDS.delete(&mut batch, &(user, EMAIL, address.address.as_str()));
+                push::queue_address_removal(db, &mut batch, user, &address.address).await?;
             }
             match db.commit(batch).await {
                 // Removed at the same time.

@@ -1,14 +1,17 @@
 // Two users of matrix-js-sdk talk in an encrypted room through the homeserver at HOMESERVER_URL, which
-// is killed meanwhile; the second one through that at OTHER_HOMESERVER_URL, if there is one. Then one of them reads it all on a new device, from the key backup.
+// is killed meanwhile; the second one through that at OTHER_HOMESERVER_URL, if there is one, or with
+// matrix-nio, if OTHER_CLIENT is a Python that has it. Then one of them reads it all on a new device,
+// from the key backup.
 //
 // The test that starts this script controls the server: `ask("kill")` and `ask("start")` print a
 // request and wait until it is answered on standard input.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 const modules = process.env.INTEROP_NODE_MODULES;
 const sdk = await import(pathToFileURL(`${modules}/matrix-js-sdk/lib/index.js`));
@@ -28,11 +31,77 @@ async function ask(what) {
     assert.equal((await answers.next()).value, `done ${what}`);
 }
 
-/** A device that syncs all the time and remembers what it could read. */
-class Device {
+/** Somebody who remembers what they could read. */
+class Person {
     read = new Map();
     #waiting = [];
 
+    check() {
+        this.#waiting = this.#waiting.filter(({ predicate, resolve }) => {
+            if (!predicate()) return true;
+            resolve();
+            return false;
+        });
+    }
+
+    async until(what, predicate) {
+        if (!predicate()) await new Promise((resolve) => this.#waiting.push({ predicate, resolve }));
+        console.log(`${this.name}: ${what}`);
+    }
+}
+
+/** A client of matrix-nio, in a process of its own. */
+class NioPerson extends Person {
+    name = "bob with matrix-nio";
+    #invites = new Set();
+    #joined = new Set();
+    #said = [];
+
+    static async register(python) {
+        const script = fileURLToPath(new URL("../python/encrypting_person.py", import.meta.url));
+        const env = { ...process.env, HOMESERVER_URL: homeUrl };
+        const person = new NioPerson();
+        person.process = spawn(python, [script], { env, stdio: ["pipe", "pipe", "inherit"] });
+        createInterface({ input: person.process.stdout }).on("line", (line) => person.#told(line));
+        await person.until("is there", () => person.userId);
+        return person;
+    }
+
+    #told(line) {
+        const told = JSON.parse(line);
+        assert(!told.unreadable, `matrix-nio can't read ${told.unreadable}`);
+        this.userId ??= told.user_id;
+        this.#invites.add(told.invite);
+        this.#joined.add(told.joined);
+        if (told.said) this.#said.push(told.said);
+        if (told.read) this.read.set(told.read, told.body);
+        this.check();
+    }
+
+    #tell(line) {
+        this.process.stdin.write(`${JSON.stringify(line)}\n`);
+    }
+
+    async accept(roomId) {
+        await this.until("sees the invite", () => this.#invites.has(roomId));
+        this.#tell({ do: "join", room: roomId });
+        await this.until("is in the room", () => this.#joined.has(roomId));
+    }
+
+    async say(roomId, body) {
+        const before = this.#said.length;
+        this.#tell({ do: "say", room: roomId, body });
+        await this.until(`has said "${body}"`, () => this.#said.length > before);
+        return this.#said[before];
+    }
+
+    stop() {
+        this.process.kill();
+    }
+}
+
+/** A device that syncs all the time. */
+class Device extends Person {
     static async register(name, baseUrl) {
         const anonymous = sdk.createClient({ baseUrl, logger: quiet });
         const username = `${name}-${randomBytes(4).toString("hex")}`;
@@ -69,7 +138,7 @@ class Device {
             },
         });
         await this.client.initRustCrypto({ useIndexedDB: false });
-        const news = () => this.#check();
+        const news = () => this.check();
         this.client.on(RoomEvent.Timeline, (event) => this.#saw(event));
         this.client.on(MatrixEventEvent.Decrypted, (event) => this.#saw(event));
         this.client.on(ClientEvent.Room, news);
@@ -89,30 +158,29 @@ class Device {
             assert(event.isEncrypted(), `${event.getId()} was not encrypted`);
             this.read.set(event.getId(), event.getContent().body);
         }
-        this.#check();
+        this.check();
     }
 
-    #check() {
-        this.#waiting = this.#waiting.filter(({ predicate, resolve }) => {
-            if (!predicate()) return true;
-            resolve();
-            return false;
-        });
-    }
-
-    async until(what, predicate) {
-        if (!predicate()) await new Promise((resolve) => this.#waiting.push({ predicate, resolve }));
-        console.log(`${this.name}: ${what}`);
+    async accept(roomId) {
+        const membership = () => this.client.getRoom(roomId)?.getMyMembership();
+        await this.until("sees the invite", () => membership() === "invite");
+        await this.client.joinRoom(roomId);
+        await this.until("is in the room", () => membership() === "join");
     }
 
     async say(roomId, body) {
         return (await this.client.sendTextMessage(roomId, body)).event_id;
     }
+
+    stop() {
+        this.client.stopClient();
+    }
 }
 
 async function converse() {
     const alice = await Device.register("alice", homeUrl);
-    const bob = await Device.register("bob", otherUrl);
+    const { OTHER_CLIENT: python } = process.env;
+    const bob = await (python ? NioPerson.register(python) : Device.register("bob", otherUrl));
     const crypto = alice.client.getCrypto();
 
     // An identity, a place for its secrets, and a backup of the keys to come.
@@ -136,13 +204,11 @@ async function converse() {
         invite: [bob.userId],
         initial_state: [encryption],
     });
-    await bob.until("sees the invite", () => bob.client.getRoom(roomId)?.getMyMembership() === "invite");
-    await bob.client.joinRoom(roomId);
+    await bob.accept(roomId);
     await alice.until(
         "sees bob in the room",
         () => alice.client.getRoom(roomId)?.getMember(bob.userId)?.membership === "join",
     );
-    await bob.until("is in the room", () => bob.client.getRoom(roomId)?.getMyMembership() === "join");
 
     const said = new Map();
     async function exchange(first, second, body) {
@@ -189,17 +255,18 @@ async function converse() {
     }
     await second.until("reads the history", () => [...said].every(([id, body]) => second.read.get(id) === body));
 
-    // Bob sees that Alice vouches for the new device, and writes to it.
+    // Bob sees that Alice vouches for the new device, if his client knows of such things, and writes
+    // to it.
     const { deviceId } = second.client;
+    const bobsCrypto = bob.client?.getCrypto();
     let status;
     do {
         await sleep(100);
-        status = await bob.client.getCrypto().getDeviceVerificationStatus(alice.userId, deviceId);
-    } while (!status?.signedByOwner);
-    console.log("bob sees that alice signed her new device");
+        status = await bobsCrypto?.getDeviceVerificationStatus(alice.userId, deviceId);
+    } while (bobsCrypto && !status?.signedByOwner);
     await exchange(bob, second, "Welcome back.");
 
-    for (const device of [alice, bob, second]) device.client.stopClient();
+    for (const person of [alice, bob, second]) person.stop();
 }
 
 const limit = setTimeout(() => {

@@ -4,7 +4,7 @@
 //! <https://spec.matrix.org/v1.19/application-service-api/#third-party-networks>,
 //! <https://spec.matrix.org/v1.19/application-service-api/#pinging>
 
-use complement_tests::{Appservice, must_match};
+use complement_tests::{Appservice, must_match, wait_until};
 use serde_json::json;
 
 use crate::server_with;
@@ -85,6 +85,42 @@ async fn networks_of_several_services_are_put_together() {
     human.get(["thirdparty", "protocol", "xmpp"]).await.fails(404, "M_NOT_FOUND");
     human.get(["thirdparty", "protocol", "od/d"]).await.fails(404, "M_NOT_FOUND");
     server.get("thirdparty/protocols").await.fails(401, "M_MISSING_TOKEN");
+}
+
+/// What a network is like is asked once, and known also while its service is away; a service that
+/// was registered anew is asked again.
+#[tokio::test]
+async fn what_a_network_is_like_is_remembered() {
+    let irc = Appservice::start("irc", "protocols: [irc]").await;
+    let server = server_with(&[&irc]);
+    let human = server.register("human").await;
+    let line = "GET /_matrix/app/v1/thirdparty/protocol/irc";
+    let protocol = |field: &str| {
+        json!({
+            "user_fields": [field], "location_fields": [], "icon": "mxc://x/y",
+            "field_types": {}, "instances": [],
+        })
+    };
+    let shown = async || human.get(["thirdparty", "protocol", "irc"]).await;
+    // What was no answer is not remembered.
+    irc.answers(line, 500, json!({}));
+    shown().await.fails(404, "M_NOT_FOUND");
+    irc.answers(line, 200, protocol("nick"));
+    assert_eq!(shown().await.ok()["user_fields"], json!(["nick"]));
+    let asked = || irc.received().iter().filter(|one| one.line.starts_with(line)).count();
+    let before = asked();
+    irc.answers(line, 500, json!({}));
+    assert_eq!(shown().await.ok()["user_fields"], json!(["nick"]));
+    let all = human.get("thirdparty/protocols").await.ok();
+    assert_eq!(all["irc"]["user_fields"], json!(["nick"]));
+    assert_eq!(asked(), before, "asked again");
+
+    irc.answers(line, 200, protocol("account"));
+    server.hang_up();
+    wait_until("the service is asked again", async || {
+        (shown().await.ok()["user_fields"] == json!(["account"])).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

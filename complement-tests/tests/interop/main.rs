@@ -7,6 +7,7 @@
     reason = "a missing field of JSON is null, and can be assigned in place"
 )]
 
+mod bridges;
 mod synapse;
 
 use std::ffi::{OsStr, OsString};
@@ -26,6 +27,18 @@ async fn matrix_js_sdk_converses_over_a_sigkill() {
 #[tokio::test]
 async fn matrix_js_sdk_converses_encrypted_over_a_sigkill() {
     converse("INTEROP_NODE", "javascript/encryption.mjs").await;
+}
+
+/// The same between clients that encrypt with different libraries: matrix-js-sdk, and matrix-nio with
+/// vodozemac.
+#[tokio::test]
+async fn matrix_js_sdk_and_matrix_nio_converse_encrypted_over_a_sigkill() {
+    let Some(node) = interpreter("INTEROP_NODE") else { return };
+    let Some(python) = interpreter("INTEROP_PYTHON") else { return };
+    let server = Server::start(&Config::default());
+    let mut command = script(&node, "javascript/encryption.mjs");
+    command.env("HOMESERVER_URL", server.url()).env("OTHER_CLIENT", python);
+    over_a_kill(&server, command).await;
 }
 
 /// matrix-nio is what many bots are built on.

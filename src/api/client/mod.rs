@@ -18,6 +18,7 @@ pub(crate) mod media;
 pub(crate) mod media_download;
 pub(crate) mod notifications;
 pub(crate) mod old_sync;
+mod page;
 pub(crate) mod people;
 pub(crate) mod presence;
 pub(crate) mod profile;

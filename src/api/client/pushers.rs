@@ -1,15 +1,20 @@
 //! Where users want to be told of what notifies them.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{Query, State},
+    response::Response,
+};
 use http::StatusCode;
 use ruma::api::{client::push::get_pushers, error::ErrorKind};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use super::page::page;
 use crate::{
     api::{error::ApiError, extract::Client, json::ClientJson},
     push::{
-        Pushers,
+        PusherError, Pushers,
         new_pusher::{NewPusher, check_ids},
     },
 };
@@ -134,4 +139,46 @@ pub(crate) async fn ack_pusher(
 ) -> Result<Json<Value>, ApiError> {
     pushers.activate(session.user, &app_id, &ack_token).await?;
     Ok(Json(json!({})))
+}
+
+/// What a link in a mail carries.
+#[derive(Deserialize)]
+pub(crate) struct Unsubscribe {
+    #[serde(default)]
+    token: String,
+}
+
+/// `GET` of the link that stops mail: a page with a button.
+///
+/// Programs that look for viruses follow every link of a mail, so following it must not be enough.
+pub(crate) async fn get_unsubscribe_page(Query(link): Query<Unsubscribe>) -> Response {
+    let base64url = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    if link.token.is_empty() || link.token.len() > 64 || !link.token.bytes().all(base64url) {
+        return page(StatusCode::BAD_REQUEST, "<p>This link is broken.</p>");
+    }
+    let form = format!(
+        "<p>Get no more mail about unread messages?</p>\
+         <form method=\"post\" action=\"?token={}\"><button>No more mail</button></form>",
+        link.token
+    );
+    page(StatusCode::OK, &form)
+}
+
+/// `POST` of the button on that page, or of a mail program.
+///
+/// Spec: <https://www.rfc-editor.org/rfc/rfc8058#section-3.2>
+pub(crate) async fn unsubscribe(
+    State(pushers): State<Pushers>,
+    Query(link): Query<Unsubscribe>,
+) -> Result<Response, ApiError> {
+    match pushers.unsubscribe(&link.token).await {
+        Ok(()) => {
+            let done = "<p>You get no more mail about unread messages at this address.</p>";
+            Ok(page(StatusCode::OK, done))
+        }
+        Err(PusherError::Invalid(_)) => {
+            Ok(page(StatusCode::BAD_REQUEST, "<p>This link is broken.</p>"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -2,9 +2,9 @@
 
 use axum::{
     extract::{Query, State},
-    response::{Html, IntoResponse, Redirect, Response as HttpResponse},
+    response::{IntoResponse, Redirect, Response as HttpResponse},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use ruma::{
     OwnedClientSecret, OwnedSessionId, SessionId, UInt,
     api::{
@@ -21,6 +21,7 @@ use ruma::{
 };
 use serde::Deserialize;
 
+use super::page::page;
 use crate::{
     api::{
         error::ApiError,
@@ -153,21 +154,4 @@ pub(crate) async fn validate_email(
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn page(status: StatusCode, content: &str) -> HttpResponse {
-    let html = format!(
-        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Matrix</title></head><body>{content}</body></html>"
-    );
-    let mut response = (status, Html(html)).into_response();
-    let headers = response.headers_mut();
-    // The address holds a secret, and the page needs nothing from elsewhere.
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
-    response
 }

@@ -5,8 +5,8 @@ use ruma::UserId;
 use super::{Delivery, lane::Item};
 use crate::{
     push::look::STEP,
-    rooms::{Boundary, RoomError, record::Membership},
-    storage::intern::UserNumber,
+    rooms::{Boundary, Room, RoomError, record::Membership},
+    storage::{Snapshot, intern::UserNumber},
 };
 
 /// How many events are found at a time.
@@ -28,7 +28,8 @@ impl Delivery {
         for (number, row) in self.rooms.user_rooms(&at, user).await? {
             if row.membership == Membership::Invite && row.position > after && row.position <= upto
             {
-                found.push(Item { position: row.position, room: number });
+                let sent_ms = self.clock.now_ms();
+                found.push(Item { position: row.position, room: number, sent_ms });
             }
             if row.membership != Membership::Join
                 || self.rooms.last_position(number).await? <= after
@@ -36,30 +37,11 @@ impl Delivery {
                 continue;
             }
             let room = self.rooms.numbered(number).await?;
-            let (mut from, mut in_room) = (Boundary::at_position(after), 0);
-            loop {
-                let end = Boundary::at_position(reached);
-                let events = self.unread.look_on(&at, &room, from, end).await?;
-                for (_, event) in &events {
-                    if in_room == MAX_FOUND {
-                        break;
-                    }
-                    let notified = self.unread.notified_among(&at, &room, event, &[user]).await?;
-                    if !notified.is_empty() && event.sender != user_id {
-                        found.push(Item { position: event.position, room: number });
-                        in_room += 1;
-                    }
-                }
-                let Some((last, _)) = events.last().filter(|_| events.len() == STEP) else { break };
-                from = Boundary(*last);
-                if in_room == MAX_FOUND {
-                    break;
-                }
-            }
+            let (items, more) =
+                self.find_in(&at, &room, (user, user_id), after..reached, MAX_FOUND).await?;
+            found.extend(&items);
             // Of the other rooms no more than this is of use.
-            if in_room == MAX_FOUND
-                && let Some(last) = found.last()
-            {
+            if let Some(last) = items.last().filter(|_| more) {
                 reached = reached.min(last.position);
             }
         }
@@ -70,5 +52,38 @@ impl Delivery {
             reached = found.last().map_or(reached, |last| last.position);
         }
         Ok((found, reached))
+    }
+
+    /// The same for one room that the user is joined to: at most `limit` events after the start of
+    /// a range of stream positions and up to its end, and whether there may be more of them.
+    pub(super) async fn find_in(
+        &self,
+        at: &Snapshot,
+        room: &Room,
+        (user, user_id): (UserNumber, &UserId),
+        range: std::ops::Range<u64>,
+        limit: usize,
+    ) -> Result<(Vec<Item>, bool), RoomError> {
+        let now = self.clock.now_ms();
+        let mut found = Vec::new();
+        let (mut from, end) =
+            (Boundary::at_position(range.start), Boundary::at_position(range.end));
+        loop {
+            let events = self.unread.look_on(at, room, from, end).await?;
+            for (_, event) in &events {
+                if found.len() == limit {
+                    return Ok((found, true));
+                }
+                let notified = self.unread.notified_among(at, room, event, &[user]).await?;
+                if !notified.is_empty() && event.sender != user_id {
+                    let sent_ms = event.sent_ms.min(now);
+                    found.push(Item { position: event.position, room: room.number, sent_ms });
+                }
+            }
+            let Some((last, _)) = events.last().filter(|_| events.len() == STEP) else { break };
+            from = Boundary(*last);
+        }
+        let more = found.len() == limit;
+        Ok((found, more))
     }
 }

@@ -224,7 +224,8 @@ async fn rejected(mut answer: Response, pushkey: &str) -> Answer {
     }
 }
 
-fn with_cause(error: &dyn std::error::Error) -> String {
+/// What an error says, and why.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

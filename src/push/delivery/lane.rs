@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::digest::{Digest, Oldest, Pauses};
 use crate::{push::pushers::Activation, storage::intern::RoomNumber};
 
 /// How many events wait in memory; more are read again from the timelines when it is their turn.
@@ -25,6 +26,8 @@ pub(super) struct Item {
     pub(super) position: u64,
     /// Where it happened.
     pub(super) room: RoomNumber,
+    /// When it was sent, in ms since the Unix epoch, and not in the future.
+    pub(super) sent_ms: u64,
 }
 
 /// What of a pusher outlives a restart.
@@ -44,6 +47,9 @@ pub(crate) struct Progress {
     pub(super) badge: Option<u64>,
     /// Something was read since.
     pub(super) read: bool,
+    /// Until when there is no mail because of some rooms.
+    #[serde(default, skip_serializing_if = "Pauses::is_empty")]
+    pub(super) pauses: Pauses,
 }
 
 /// A pusher at work or at rest.
@@ -56,6 +62,8 @@ pub(super) struct Lane {
     /// What is on disk.
     pub(super) written: Progress,
     waiting: VecDeque<Item>,
+    /// What waits instead where it is told by mail.
+    pub(super) digest: Option<Digest>,
     /// There may be more than waits.
     more: Option<More>,
     refusals: u32,
@@ -87,11 +95,18 @@ pub(super) enum Step {
     Tell(Item),
     /// Find out what there is to tell after one stream position and up to another.
     Find(u64, u64),
+    /// Send a mail about what is unread, if anything is.
+    Mail,
     /// Tell how much is unread.
     Badge,
 }
 
 impl Lane {
+    /// A new pusher; with a digest if it tells by mail.
+    pub(super) fn new(digest: Option<Digest>) -> Self {
+        Self { digest, ..Self::default() }
+    }
+
     /// A pusher as it was left; what happened up to `evaluated` was looked at then, and up to
     /// `until` is to be looked at now.
     pub(super) fn resumed(written: Progress, since: u64, evaluated: u64, until: u64) -> Self {
@@ -105,7 +120,13 @@ impl Lane {
 
     /// Whether everything is told.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.more.is_none() && !self.progress.read
+        !self.has_events() && !self.progress.read
+    }
+
+    /// Whether there are events to tell, or to look for.
+    fn has_events(&self) -> bool {
+        let mail = self.digest.as_ref().is_some_and(|digest| !digest.is_empty());
+        mail || !self.waiting.is_empty() || self.more.is_some()
     }
 
     /// Takes an event that is to be told.
@@ -115,6 +136,13 @@ impl Lane {
         }
         if let Some(more) = &mut self.more {
             more.came = true;
+            return;
+        }
+        if let Some(digest) = &mut self.digest {
+            if digest.is_empty() {
+                self.progress.done = item.position.saturating_sub(1);
+            }
+            digest.add(item);
             return;
         }
         match self.waiting.back() {
@@ -144,15 +172,29 @@ impl Lane {
             more.came = false;
             return Step::Find(more.after, evaluated);
         }
+        if let Some(digest) = &self.digest {
+            return match digest.due(&self.progress.pauses) {
+                None => Step::Rest,
+                Some(due) if due > now_ms => Step::Wait(due),
+                Some(_) => Step::Mail,
+            };
+        }
         Step::Badge
     }
 
     /// Takes what was found up to `reached`, of what was looked for up to `upto`.
     pub(super) fn found(&mut self, items: Vec<Item>, reached: u64, upto: u64) {
-        if items.is_empty() {
-            self.progress.done = self.progress.done.max(reached);
+        if let Some(digest) = &mut self.digest {
+            for item in items {
+                digest.add(item);
+            }
+            self.move_on(reached);
+        } else {
+            if items.is_empty() {
+                self.progress.done = self.progress.done.max(reached);
+            }
+            self.waiting.extend(items);
         }
-        self.waiting.extend(items);
         let came = self.more.is_some_and(|more| more.came);
         self.more = (reached < upto || came).then_some(More { after: reached, came: false });
     }
@@ -164,6 +206,39 @@ impl Lane {
             self.refusals = 0;
         }
         self.progress.done = self.progress.done.max(item.position);
+    }
+
+    /// It was looked at what is unread in rooms, up to a stream position. Whether there is still
+    /// to be a mail now.
+    pub(super) fn looked_at(
+        &mut self,
+        rooms: &[(RoomNumber, Option<Oldest>)],
+        upto: u64,
+        now_ms: u64,
+    ) -> bool {
+        let Some(digest) = &mut self.digest else { return false };
+        for (room, unread) in rooms {
+            digest.looked_at(*room, upto, *unread, now_ms);
+        }
+        let due = digest.due(&self.progress.pauses);
+        self.move_on(upto);
+        due.is_some_and(|due| due <= now_ms)
+    }
+
+    /// A mail about these rooms, up to a stream position, went out.
+    pub(super) fn mailed(&mut self, rooms: &[(RoomNumber, Oldest)], upto: u64, now_ms: u64) {
+        if let Some(digest) = &mut self.digest {
+            digest.mailed(upto, rooms, now_ms, &mut self.progress.pauses);
+        }
+        self.move_on(upto);
+        self.refusals = 0;
+    }
+
+    /// What is before the first event that waits for a mail, or else before `upto`, is done with.
+    fn move_on(&mut self, upto: u64) {
+        let first = self.digest.as_ref().and_then(Digest::first);
+        let done = first.map_or(upto, |first| first.saturating_sub(1));
+        self.progress.done = self.progress.done.max(done);
     }
 
     /// The gateway took it.
@@ -204,12 +279,19 @@ impl Lane {
         {
             tracing::info!("a push gateway refuses an event, which is left out");
             self.passed(item);
+        } else if self.refusals >= MAX_REFUSALS && self.digest.is_some() {
+            tracing::info!("the mail server refuses a mail, which is left out");
+            self.skip_to(evaluated);
+            self.refusals = 0;
         }
     }
 
     /// Nothing up to here is told any more.
     pub(super) fn skip_to(&mut self, position: u64) {
         self.waiting.clear();
+        if let Some(digest) = &mut self.digest {
+            digest.clear();
+        }
         self.more = None;
         self.progress.done = self.progress.done.max(position);
         self.progress.read = false;
@@ -217,7 +299,7 @@ impl Lane {
 
     /// What is to be on disk, if that is something else than what is there.
     pub(super) fn take_changes(&mut self) -> Option<Progress> {
-        self.progress.behind = !self.waiting.is_empty() || self.more.is_some();
+        self.progress.behind = self.has_events();
         if self.progress == self.written {
             return None;
         }
@@ -231,7 +313,7 @@ mod tests {
     use super::*;
 
     fn item(position: u64) -> Item {
-        Item { position, room: RoomNumber(1) }
+        Item { position, room: RoomNumber(1), sent_ms: 0 }
     }
 
     fn told(lane: &mut Lane, evaluated: u64) -> u64 {

@@ -10,8 +10,10 @@
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>
 
 mod catch_up;
+mod digest;
 mod gateway;
 mod lane;
+mod mail;
 mod notice;
 mod work;
 
@@ -28,10 +30,17 @@ use tokio::sync::Notify;
 pub(crate) use lane::Progress;
 
 use self::{
+    digest::{Digest, Schedule},
     gateway::Gateways,
     lane::{Item, Lane},
 };
-use super::{Pushers, Unread, Vapid, badge::Badges, event::PushEvent, pushers::PusherKey};
+use super::{
+    Pusher, Pushers, Unread, Vapid,
+    badge::Badges,
+    event::PushEvent,
+    mails::Mails,
+    pushers::{Kind, PusherKey},
+};
 use crate::{
     clock::{Clock, Random},
     outgoing::{Outgoing, OutgoingError},
@@ -58,6 +67,8 @@ pub(crate) struct Delivery {
     pushers: Pushers,
     badges: Badges,
     gateways: Gateways,
+    /// None: nobody is told by mail.
+    mails: Option<Mails>,
     clock: Clock,
     random: Random,
     stopping: Stopping,
@@ -102,6 +113,7 @@ impl Delivery {
         pushers: Pushers,
         outgoing: &Outgoing,
         vapid: Vapid,
+        mails: Option<Mails>,
         clock: Clock,
         random: Random,
         stopping: Stopping,
@@ -114,6 +126,7 @@ impl Delivery {
             rooms,
             unread,
             pushers,
+            mails,
             clock,
             random,
             stopping,
@@ -137,12 +150,16 @@ impl Delivery {
         }
         self.badges.forget(user, room).await;
         let mut ready = Vec::new();
-        for (key, lane) in self.shared.state.lock().of_user(user).filter(|(_, lane)| lane.enabled) {
+        let mut state = self.shared.state.lock();
+        // A mail that is not sent yet is not taken back: it is looked at when it is its time.
+        let told = |(_, lane): &(&PusherKey, &mut Lane)| lane.enabled && lane.digest.is_none();
+        for (key, lane) in state.of_user(user).filter(told) {
             lane.progress.read = true;
             if !std::mem::replace(&mut lane.working, true) {
                 ready.push(key.clone());
             }
         }
+        drop(state);
         self.start(ready);
     }
 
@@ -189,7 +206,8 @@ impl Delivery {
             for ((key, Json(pusher)), progress) in rows.into_iter().zip(progress) {
                 let progress = progress.map_or_else(Progress::default, |Json(progress)| progress);
                 let mut lane = Lane::resumed(progress, pusher.since, evaluated, until);
-                lane.enabled = pusher.is_on();
+                lane.enabled = self.is_on(&pusher);
+                lane.digest = self.digest(&pusher);
                 lanes.insert(key, lane);
             }
         }
@@ -235,6 +253,10 @@ impl Delivery {
         for (user, item) in items {
             for (key, lane) in state.of_user(user).filter(|(_, lane)| lane.enabled) {
                 lane.add(item);
+                if lane.digest.is_some() {
+                    // It may be due sooner than what it waits for.
+                    lane.hurry.notify_one();
+                }
                 if !lane.is_idle() && !std::mem::replace(&mut lane.working, true) {
                     ready.push(key.clone());
                 }
@@ -262,11 +284,16 @@ impl Delivery {
             state.users.insert(user);
         }
         for (key, pusher) in pushers {
-            let mut lane = old.remove(&key).unwrap_or_default();
-            if lane.enabled != pusher.is_on() {
+            let by_mail = pusher.kind == Kind::Email;
+            let mut lane = old
+                .remove(&key)
+                .filter(|lane| lane.digest.is_some() == by_mail)
+                .unwrap_or_else(|| Lane::new(self.digest(&pusher)));
+            let is_on = self.is_on(&pusher);
+            if lane.enabled != is_on {
                 lane.skip_to(evaluated);
             }
-            (lane.enabled, lane.since) = (pusher.is_on(), pusher.since);
+            (lane.enabled, lane.since) = (is_on, pusher.since);
             // Whoever set it again may have set it right.
             lane.retry_now();
             lane.hurry.notify_one();
@@ -277,6 +304,16 @@ impl Delivery {
             state.lanes.insert(key, lane);
         }
         Ok(())
+    }
+
+    fn is_on(&self, pusher: &Pusher) -> bool {
+        pusher.is_on() && (pusher.kind != Kind::Email || self.mails.is_some())
+    }
+
+    /// Where what a pusher sends mail about waits.
+    fn digest(&self, pusher: &Pusher) -> Option<Digest> {
+        let settings = self.mails.as_ref().map(|mails| Schedule::new(&mails.settings));
+        (pusher.kind == Kind::Email).then(|| Digest::new(settings.unwrap_or_default()))
     }
 
     /// Who is to be told of what happened, in the order in which it did.
@@ -293,7 +330,7 @@ impl Delivery {
         if nobody {
             return Ok(items);
         }
-        let at = self.db.snapshot();
+        let (at, now) = (self.db.snapshot(), self.clock.now_ms());
         for room in found.rooms.keys() {
             let room = self.rooms.numbered(*room).await?;
             let members = self.with_pushers(&room.local_members());
@@ -303,7 +340,8 @@ impl Delivery {
                 let Some((last, _)) = events.last() else { break };
                 from = Boundary(*last);
                 for (_, event) in &events {
-                    let item = Item { position: event.position, room: room.number };
+                    let sent_ms = event.sent_ms.min(now);
+                    let item = Item { position: event.position, room: room.number, sent_ms };
                     let users = self.concerned(&room, event, &members).await?;
                     let users = self.unread.notified_among(&at, &room, event, &users).await?;
                     items.extend(users.into_iter().map(|user| (user, item)));
@@ -312,7 +350,8 @@ impl Delivery {
         }
         for ((user, room), position) in &found.outside {
             if !self.with_pushers(&[*user]).is_empty() {
-                items.push((*user, Item { position: *position, room: *room }));
+                let item = Item { position: *position, room: *room, sent_ms: now };
+                items.push((*user, item));
             }
         }
         items.sort_by_key(|(_, item)| item.position);

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     Delivery, complain,
+    digest::Oldest,
     gateway::{Answer, WebPusher},
     lane::{Item, Lane, Step},
     notice::Notify,
@@ -14,11 +15,27 @@ use super::{
 use crate::{
     push::pushers::{Kind, Pusher, PusherKey},
     rooms::RoomError,
-    storage::{Batch, Json, StorageError, schema::PUSH_PROGRESS},
+    storage::{Batch, Json, StorageError, intern::RoomNumber, schema::PUSH_PROGRESS},
 };
 
 /// How long it waits when the database fails.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// What a pusher was told.
+#[derive(Clone, Copy)]
+pub(super) enum Told<'a> {
+    /// Of an event, with how much was unread.
+    Event(Item, u64),
+    /// How much is unread.
+    Counts(u64),
+    /// Of what was unread in these rooms, up to a stream position.
+    Mail {
+        /// The rooms.
+        rooms: &'a [(RoomNumber, Oldest)],
+        /// The position.
+        upto: u64,
+    },
+}
 
 impl Delivery {
     /// Does what there is to do for a pusher.
@@ -90,6 +107,7 @@ impl Delivery {
                 Ok(())
             }
             Step::Tell(item) => self.tell(key, &pusher, &user_id, item).await,
+            Step::Mail => self.mail(key, &pusher, &user_id).await,
             Step::Badge => self.tell_badge(key, &pusher, &user_id).await,
             Step::Rest | Step::Wait(_) => Ok(()),
         }
@@ -111,7 +129,7 @@ impl Delivery {
         let unread = self.badges.of(key.0, user_id).await?;
         let body = Notify::event(key, pusher, user_id, &notice, unread);
         let answer = self.ask(key, pusher, body).await;
-        self.note(key, answer, Some(item), Some(unread)).await
+        self.note(key, answer, Told::Event(item, unread)).await
     }
 
     async fn tell_badge(
@@ -140,7 +158,7 @@ impl Delivery {
             // A gateway that never wants this is left alone.
             lane.progress.read = !matches!(answer, Answer::Refused(_));
         }
-        self.note(key, answer, None, Some(unread)).await
+        self.note(key, answer, Told::Counts(unread)).await
     }
 
     async fn ask(&self, key: &PusherKey, pusher: &Pusher, body: Notify<'_>) -> Answer {
@@ -191,12 +209,11 @@ impl Delivery {
     }
 
     /// Notes what became of a request, and writes it down.
-    async fn note(
+    pub(super) async fn note(
         &self,
         key: &PusherKey,
         answer: Answer,
-        item: Option<Item>,
-        unread: Option<u64>,
+        told: Told<'_>,
     ) -> Result<(), RoomError> {
         if answer == Answer::Rejected {
             tracing::info!(app_id = key.1, "a push gateway knows a pushkey no more");
@@ -209,9 +226,17 @@ impl Delivery {
             let Some(lane) = state.lanes.get_mut(key) else { return Ok(()) };
             match answer {
                 Answer::Taken | Answer::Rejected => {
-                    if let Some(item) = item {
-                        lane.passed(item);
-                    }
+                    let unread = match told {
+                        Told::Event(item, unread) => {
+                            lane.passed(item);
+                            Some(unread)
+                        }
+                        Told::Counts(unread) => Some(unread),
+                        Told::Mail { rooms, upto } => {
+                            lane.mailed(rooms, upto, now);
+                            None
+                        }
+                    };
                     lane.succeeded(unread);
                 }
                 Answer::Failed(why) => {
@@ -220,7 +245,8 @@ impl Delivery {
                 }
                 Answer::Refused(why) => {
                     tracing::debug!(app_id = key.1, why, "a push gateway refused");
-                    lane.failed(now, self.spread(), evaluated, item.is_some());
+                    let alone = matches!(told, Told::Counts(_));
+                    lane.failed(now, self.spread(), evaluated, !alone);
                 }
             }
             let Some(progress) = lane.take_changes() else { return Ok(()) };

@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information>
 
-use complement_tests::{Config, Server, text};
+use complement_tests::{Client, Config, Server, text};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -74,10 +74,7 @@ async fn an_address_belongs_to_one_account() {
     let (server, mut mails) = server_with_mail().await;
     let alice = server.register("alice").await;
     let path = "account/3pid/email/requestToken";
-    let sid = request_token(&server, path, "alice@mail.test").await;
-    follow(&server, &mails.recv().await.unwrap().link()).await;
-    let body = json!({ "client_secret": "s3cret", "sid": sid });
-    alice.with_password(reqwest::Method::POST, "account/3pid/add", body).await.ok();
+    prove(&server, &alice, "alice@mail.test", &mut mails).await;
 
     let ask = |address: &str| {
         json!({
@@ -139,9 +136,24 @@ async fn a_mail_server_that_is_not_trusted_gets_nothing() {
     assert!(mails.try_recv().is_err());
 }
 
-struct Mail(String);
+/// A mail as it came, with its encoding taken away.
+#[derive(Debug)]
+pub(super) struct Mail(String);
 
 impl Mail {
+    /// What is in it, headers included.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The value of a header, which may go on over several lines.
+    pub(super) fn header(&self, name: &str) -> String {
+        let head = self.0.split_once("\n\n").map_or(&*self.0, |(head, _)| head);
+        let head = head.replace("\n ", " ").replace("\n\t", " ");
+        let value = head.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+        value.map(|value| value.trim().to_owned()).unwrap_or_default()
+    }
+
     /// The first link in the mail.
     fn link(&self) -> String {
         let begin = self.0.find("http").expect("a link in the mail");
@@ -167,7 +179,7 @@ async fn server_with(
     trusted: bool,
 ) -> (Server, mpsc::UnboundedReceiver<Mail>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let mut config = sending_to(&listener);
     let (sender, mails) = mpsc::unbounded_channel();
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let acceptor = acceptor(&certified);
@@ -176,12 +188,8 @@ async fn server_with(
             tokio::spawn(serve(stream, protection, acceptor.clone(), sender.clone()));
         }
     });
-    let mut config = Config::default()
-        .with("smtp.host", "localhost")
-        .with("smtp.port", i64::from(port))
-        .with("smtp.from", "Matrix <matrix@complement.test>");
     config = match protection {
-        Protection::None => config.with("smtp.tls", "none"),
+        Protection::None => config,
         Protection::Tls => config.with("smtp.tls", "tls"),
         Protection::StartTls => config.with("smtp.tls", "starttls"),
     };
@@ -196,6 +204,28 @@ async fn server_with(
         }
     }
     (Server::start(&config), mails)
+}
+
+/// The settings of a server that sends mail to whoever listens there.
+pub(super) fn sending_to(listener: &TcpListener) -> Config {
+    Config::default()
+        .with("smtp.host", "localhost")
+        .with("smtp.port", i64::from(listener.local_addr().unwrap().port()))
+        .with("smtp.from", "Matrix <matrix@complement.test>")
+        .with("smtp.tls", "none")
+}
+
+/// Adds an address to an account; the mail about it is taken from `mails`.
+pub(super) async fn prove(
+    server: &Server,
+    client: &Client,
+    address: &str,
+    mails: &mut mpsc::UnboundedReceiver<Mail>,
+) {
+    let sid = request_token(server, "account/3pid/email/requestToken", address).await;
+    follow(server, &mails.recv().await.unwrap().link()).await;
+    let body = json!({ "client_secret": "s3cret", "sid": sid });
+    client.with_password(reqwest::Method::POST, "account/3pid/add", body).await.ok();
 }
 
 fn acceptor(certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
@@ -243,7 +273,7 @@ async fn serve(
 }
 
 /// A mail server that takes everything, with `login` after the right password only.
-async fn take_mail(
+pub(super) async fn take_mail(
     mut stream: BufReader<impl AsyncRead + AsyncWrite + Unpin>,
     login: bool,
     greets: bool,

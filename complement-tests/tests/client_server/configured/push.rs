@@ -3,6 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>
 
 mod gateway;
+mod mail;
 mod web;
 
 use complement_tests::{Client, Config, Server, must_match, text};
