@@ -37,7 +37,9 @@ async fn nothing_that_takes_a_token_is_done_without_or_with_a_wrong_one() {
     let server = Server::shared();
     let nobody = server.anonymous();
     let stranger = nobody.with_token("made-up");
-    for endpoint in endpoints().filter(Endpoint::is_guarded) {
+    // Not served: it has been deprecated for long, and nothing leads from an ID alone to its room.
+    let is_served = |endpoint: &Endpoint| endpoint.path != "/_matrix/client/v3/events/{eventId}";
+    for endpoint in endpoints().filter(Endpoint::is_guarded).filter(is_served) {
         let user = format!("@nobody:{}", server.name());
         let room = format!("!nowhere:{}", server.name());
         let values = [("userId", user.as_str()), ("roomId", &room), ("serverName", &server.name())];
@@ -56,12 +58,26 @@ async fn a_body_that_is_no_json_is_refused() {
     let alice = server.register("alice").await;
     let room = alice.create_room(json!({})).await;
     // Whether somebody is an application service comes first.
-    let by_users = |endpoint: &Endpoint| endpoint.has_body && endpoint.auth != "as_token";
+    // Of the body for an OpenID token nothing is ever read.
+    let by_users = |endpoint: &Endpoint| {
+        endpoint.has_body
+            && endpoint.auth != "as_token"
+            && !endpoint.path.ends_with("/openid/request_token")
+    };
     for endpoint in endpoints().filter(by_users) {
-        let values = [("userId", alice.user_id.as_str()), ("roomId", &room)];
+        let alias = format!("#x:{}", server.name());
+        let values = [
+            ("userId", alice.user_id.as_str()),
+            ("roomId", &room),
+            ("roomAlias", &alias),
+            ("roomIdOrAlias", &alias),
+            ("eventId", "$event"),
+            ("receiptType", "m.read"),
+            ("kind", "content"),
+        ];
         let path = path(&endpoint, &values);
         let method: Method = endpoint.method.parse().unwrap();
-        let answer = alice.request(method, path.as_str()).raw("{\"a\":").await;
+        let answer = alice.request(method, path.as_str()).query("version", "1").raw("{").await;
         answer.fails(400, "M_NOT_JSON");
     }
 }
@@ -74,7 +90,12 @@ async fn a_stranger_can_do_nothing_in_a_private_room() {
     let mallory = server.register("mallory").await;
     let room = alice.create_room(json!({ "preset": "private_chat" })).await;
     let event = alice.say(&room, "a secret").await;
-    let before = alice.get(["rooms", &room, "state"]).await.ok();
+    let state = async || {
+        let state = alice.get(["rooms", &room, "state"]).await.ok();
+        let events = state.as_array().unwrap().iter();
+        events.map(|event| event["event_id"].clone()).collect::<Vec<_>>()
+    };
+    let before = state().await;
 
     // What is kept for each user, whatever rooms they are in; and a room may be reported by all.
     let own = ["/account_data/", "/tags", "/room_keys/", "/rooms/{roomId}/report"];
@@ -110,5 +131,5 @@ async fn a_stranger_can_do_nothing_in_a_private_room() {
         assert!([403, 404].contains(&answer.status), "{answer}");
         assert!(!answer.errcode().is_empty() && !answer.text.contains("a secret"), "{answer}");
     }
-    assert_eq!(alice.get(["rooms", &room, "state"]).await.ok(), before);
+    assert_eq!(state().await, before);
 }

@@ -42,14 +42,3 @@ async fn the_aliases_of_a_room_are_listed_for_its_members() {
     }
     alice.get(["rooms", "nothing", "aliases"]).await.fails(400, "M_INVALID_PARAM");
 }
-
-/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3eventseventid>
-#[tokio::test]
-async fn a_single_event_is_read_by_who_may_see_it() {
-    let server = Server::shared();
-    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let room = alice.create_room(json!({ "preset": "private_chat" })).await;
-    let said = alice.say(&room, "a secret").await;
-    assert_eq!(alice.get(["events", &said]).await.ok()["content"]["body"], "a secret");
-    bob.get(["events", &said]).await.fails(404, "M_NOT_FOUND");
-}

@@ -29,7 +29,10 @@ pub fn note(room: &Room, states: &[&StateMap], scratch: &mut Scratch) {
     });
     let steps: BTreeSet<&str> = attempts.chain(outcomes).collect();
     let version = room.rules().version;
-    let lines: String = steps.iter().map(|step| format!("{version}\t{step}\n")).collect();
+    let mut lines = String::new();
+    for step in steps {
+        lines.extend([version, "\t", step, "\n"]);
+    }
     let path = Path::new(&directory).join(format!("resolution-{}.tsv", std::process::id()));
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     file.unwrap().write_all(lines.as_bytes()).unwrap();
