@@ -2,7 +2,7 @@
 # install what is missing. What they compile is kept in $MYELIN_CACHE, by default
 # ~/.cache/myelin, and used again by every clone.
 
-.PHONY: run test test-long bench lint
+.PHONY: run test test-long coverage mutants bench lint
 
 # ARGS are given to the server: make run ARGS="--config myelin.toml"
 run:
@@ -15,7 +15,16 @@ test:
 # What takes longer: tests that are ignored otherwise, and measurements.
 test-long:
 	@bash scripts/test.sh -- --include-ignored
+	@bash scripts/mutants.sh
 	@bash scripts/measure.sh
+
+# All tests, and complement-tests/coverage/coverage.md written anew out of what they did.
+coverage:
+	@COVERAGE=write bash scripts/test.sh
+
+# Do the tests notice defects? ARGS are parts of their names: make mutants ARGS="password"
+mutants:
+	@bash scripts/mutants.sh $(ARGS)
 
 # Speed beside Synapse, and plots. ARGS are given to myelin-bench: make bench ARGS="--scale quick"
 bench:

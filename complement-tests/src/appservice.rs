@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::coverage::{self, Way};
 use crate::{Client, Server};
 
 /// How long something may take to arrive.
@@ -245,8 +246,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let line = format!("{} {path}", parts.method);
-    let token = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+    let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     let body: Bytes = to_bytes(body, MAX_BYTES).await.unwrap_or_default();
     let found = {
         let answers = lock(&shared.answers);
@@ -260,6 +261,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             (404, json!({ "errcode": "M_NOT_FOUND", "error": "not here" }))
         }
     });
+    let (method, header) = (parts.method.as_str(), header.unwrap_or_default());
+    coverage::record(Way::FromServer, header, method, path, status, &answer);
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     lock(&shared.received).push(Received { line, token: token.to_owned(), body, status });
     shared.changed.notify_waiters();

@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::coverage::{self, Way};
 use crate::{Answer, Sync, text};
 
 /// All but what RFC 3986 leaves as it is in a path segment or query value.
@@ -123,6 +124,9 @@ impl Request {
     /// If there is no complete answer.
     pub async fn attempt(self) -> Result<Answer, reqwest::Error> {
         let described = self.to_string();
+        let (method, url) = (self.method.to_string(), self.url.clone());
+        let sent = self.headers.iter().find(|(name, _)| name == "authorization");
+        let authorization = sent.map(|(_, value)| value.clone()).unwrap_or_default();
         let mut builder = self.http.request(self.method, self.url);
         for (name, value) in self.headers {
             builder = builder.header(name, value);
@@ -130,7 +134,10 @@ impl Request {
         if let Some(body) = self.body {
             builder = builder.body(body);
         }
-        Answer::read(described, builder.send().await?).await
+        let answer = Answer::read(described, builder.send().await?).await?;
+        let Answer { status, json, .. } = &answer;
+        coverage::record(Way::ToServer, &authorization, &method, &url, *status, json);
+        Ok(answer)
     }
 }
 

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 ///
 /// What a test does not set is chosen for tests: open registration, cheap
 /// password hashes, no rate limits, a verbose log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     table: Table,
 }

@@ -1,8 +1,8 @@
 //! A harness for black-box tests of a Matrix homeserver.
 //!
 //! [`Server`] is the real binary with a configuration, a port and a data
-//! directory of its own, or whatever answers at `HOMESERVER_URL`. [`Client`] is
-//! somebody who talks to it. Tests say what they send and what must come back:
+//! directory of its own, or whatever `HOMESERVER_COMMAND` starts or answers at
+//! `HOMESERVER_URL`. [`Client`] is somebody who talks to it. Tests say what they send and what must come back:
 //!
 //! ```no_run
 //! # async fn example() {
@@ -18,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! [`peer::Peer`] is another homeserver, driven by hand, honest or not.
+//! [`peer::Peer`] is another homeserver, driven by hand, honest or not;
+//! [`federating`] configures servers that find and trust each other.
 //!
 //! What goes wrong ends the test with the request and the whole answer; the
 //! server's log follows. A test that passes prints nothing.
@@ -38,6 +39,9 @@ mod appservice;
 mod binary;
 mod client;
 mod config;
+pub mod coverage;
+mod federating;
+mod foreign;
 mod identity;
 mod json;
 mod keys;
@@ -53,6 +57,7 @@ pub use appservice::{Appservice, Received};
 pub use binary::homeserver_binary;
 pub use client::{Client, Path, Request, media_of};
 pub use config::Config;
+pub use federating::federating;
 pub use identity::{Asked, IdentityServer};
 pub use json::{includes, must_match, text};
 pub use keys::Signer;

@@ -100,6 +100,11 @@ impl Process {
         }
     }
 
+    /// Whether it has closed its output, as it does at its end.
+    pub fn has_ended(&self) -> bool {
+        self.output.lock().open == 0
+    }
+
     /// Writes to its standard input.
     pub fn tell(&mut self, text: &str) {
         let input = self.child.stdin.as_mut().expect("started as interactive");

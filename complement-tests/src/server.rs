@@ -10,12 +10,13 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::{Client, Config, Exit, Path as RequestPath, Process, homeserver_binary};
+use crate::{Client, Config, Exit, Path as RequestPath, Process, foreign, homeserver_binary};
 
 /// How long a server may take to start or to stop on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running homeserver: the binary, started for this test, or the one at `HOMESERVER_URL`.
+/// A running homeserver: the binary, started for this test, or that which `HOMESERVER_COMMAND`
+/// starts, or the one at `HOMESERVER_URL`.
 ///
 /// When a test fails its server's log is printed, from where the test began.
 pub struct Server {
@@ -61,6 +62,10 @@ impl Server {
         assert!(
             std::env::var_os("HOMESERVER_URL").is_none(),
             "this test starts a server of its own and cannot use the one at HOMESERVER_URL"
+        );
+        assert!(
+            foreign::command().is_none() || *config == Config::default(),
+            "this test configures its server, and only this workspace's one knows what it says"
         );
         Self { inner: Arc::new(Inner::start(config)), log_start: 0 }
     }
@@ -265,6 +270,9 @@ impl Inner {
 impl Own {
     /// Starts the process and waits until its first plain HTTP listener is up.
     fn launch(&self, config: &Config) -> Result<(Process, u16), String> {
+        if let Some(line) = foreign::command() {
+            return foreign::launch(&line, config, self.directory.path(), self.port, PATIENCE);
+        }
         let mut command = Command::new(homeserver_binary());
         command.current_dir(self.directory.path());
         let own = if config.is_nothing() {

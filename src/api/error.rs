@@ -191,6 +191,8 @@ impl From<RoomError> for ApiError {
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
             RoomError::Limit(limit) => return (*limit).into(),
             RoomError::InviteBlocked { .. } => ErrorKind::InviteBlocked,
+            RoomError::UnknownCondition => ErrorKind::UnableToAuthorizeJoin,
+            RoomError::NobodyMayInvite => ErrorKind::UnableToGrantJoin,
             RoomError::GuestAccess => ErrorKind::GuestAccessForbidden,
             RoomError::NotLeft { .. } | RoomError::BadThread | RoomError::SearchDisabled => {
                 ErrorKind::Unknown

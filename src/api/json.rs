@@ -1,6 +1,9 @@
 //! Requests that ruma has no type for, as JSON.
 
-use axum::extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::{
+    body::Body,
+    extract::{FromRef, FromRequest, FromRequestParts, RawPathParams, Request},
+};
 use ruma::api::{
     auth_scheme::{AccessTokenOptional, AuthScheme},
     error::ErrorKind,
@@ -80,6 +83,25 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Head { session, arguments, caller, body } = Head::read(request, state).await?;
+        Ok(Self { session, arguments, value: parse(&read_body(body).await?)?, caller })
+    }
+}
+
+/// What is known before the body is read.
+struct Head {
+    session: Option<Session>,
+    arguments: Vec<String>,
+    caller: Caller,
+    body: Body,
+}
+
+impl Head {
+    async fn read<S>(request: Request, state: &S) -> Result<Self, ApiError>
+    where
+        S: Send + Sync,
+        Sessions: FromRef<S>,
+    {
         let (mut parts, body) = request.into_parts();
         let parameters = RawPathParams::from_request_parts(&mut parts, state)
             .await
@@ -97,8 +119,7 @@ where
             }
             None => None,
         };
-        let value = parse(&read_body(body).await?)?;
-        Ok(Self { session, arguments, value, caller })
+        Ok(Self { session, arguments, caller, body })
     }
 }
 
@@ -111,8 +132,9 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let MaybeClientJson { session, arguments, value, .. } =
-            MaybeClientJson::from_request(request, state).await?;
-        Ok(Self { session: session.ok_or(AuthError::Missing)?, arguments, value })
+        let Head { session, arguments, body, .. } = Head::read(request, state).await?;
+        // Who may not ask at all is not told what is wrong with the question.
+        let session = session.ok_or(AuthError::Missing)?;
+        Ok(Self { session, arguments, value: parse(&read_body(body).await?)? })
     }
 }

@@ -100,6 +100,13 @@ pub(crate) enum RoomError {
         /// Who.
         user: OwnedUserId,
     },
+    /// Who is in the rooms whose members a restricted room lets in is not known here.
+    /// (`M_UNABLE_TO_AUTHORISE_JOIN`, 400)
+    #[error("this server is in none of the rooms whose members may join")]
+    UnknownCondition,
+    /// Nobody of this server may let users into a restricted room. (`M_UNABLE_TO_GRANT_JOIN`, 400)
+    #[error("nobody of this server may let the user in")]
+    NobodyMayInvite,
     /// A guest may not do this. (`M_GUEST_ACCESS_FORBIDDEN`, 403)
     #[error("guests may not do this")]
     GuestAccess,

@@ -58,6 +58,20 @@ impl Change {
     }
 }
 
+/// Whether a restricted room lets somebody in.
+///
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms>
+pub(super) enum Admission {
+    /// By the word of this member of this server.
+    By(OwnedUserId),
+    /// Nobody's word is needed, or would help.
+    ByTheRules,
+    /// Nobody of this server knows who is in any of the rooms that the join rule names.
+    Unknown,
+    /// By the word of a member who may invite, of whom there is none on this server.
+    NobodyMayInvite,
+}
+
 impl Rooms {
     /// Changes the membership of `target` in a room. A change to what already is changes nothing.
     ///
@@ -142,7 +156,7 @@ impl Rooms {
                 return Err(RoomError::GuestAccess);
             }
             if old != Some(Membership::Invite)
-                && let Some(authorised_by) = self.lets_in(&mut writer, me.number).await?
+                && let Admission::By(authorised_by) = self.lets_in(&mut writer, me.number).await?
             {
                 let key = "join_authorised_via_users_server".to_owned();
                 content.insert(key, authorised_by.as_str().into());
@@ -152,29 +166,32 @@ impl Rooms {
         writer.commit().await
     }
 
-    /// For a restricted room: a member of this server who may let the user in, because the user is
-    /// in a room that the join rule names. None if the rule does not ask for it, or lets nobody in.
+    /// For a restricted room: by whose word it lets the user in, because the user is in a room that
+    /// the join rule names.
     ///
     /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms>
     pub(super) async fn lets_in(
         &self,
         writer: &mut RoomWriter,
         user: UserNumber,
-    ) -> Result<Option<OwnedUserId>, RoomError> {
+    ) -> Result<Admission, RoomError> {
         #[derive(Deserialize)]
         struct JoinRules {
             join_rule: String,
             #[serde(default)]
             allow: Vec<serde_json::Value>,
         }
-        let Some(event) = writer.state("m.room.join_rules", "").await? else { return Ok(None) };
+        let Some(event) = writer.state("m.room.join_rules", "").await? else {
+            return Ok(Admission::ByTheRules);
+        };
         let Ok(rule) = serde_json::from_str::<JoinRules>(event.content.get()) else {
-            return Ok(None);
+            return Ok(Admission::ByTheRules);
         };
         if !matches!(rule.join_rule.as_str(), "restricted" | "knock_restricted") {
-            return Ok(None);
+            return Ok(Admission::ByTheRules);
         }
         let mut is_member = false;
+        let mut is_known = false;
         for allowed in rule.allow.iter().take(MAX_ALLOWED_ROOMS) {
             let text = |key: &str| allowed.get(key).and_then(serde_json::Value::as_str);
             if text("type") != Some("m.room_membership") {
@@ -187,9 +204,11 @@ impl Rooms {
                 is_member = true;
                 break;
             }
+            // Of rooms without anybody of this server it is not known who is in them.
+            is_known |= self.room(&id).await.is_ok_and(|room| !room.local_members().is_empty());
         }
         if !is_member {
-            return Ok(None);
+            return Ok(if is_known { Admission::ByTheRules } else { Admission::Unknown });
         }
         let powers = writer.powers();
         let needed = powers.needed(Action::Invite);
@@ -203,10 +222,10 @@ impl Rooms {
                 && powers.of(&candidate) >= needed
                 && writer.membership(&candidate) == Some(Membership::Join)
             {
-                return Ok(Some(candidate));
+                return Ok(Admission::By(candidate));
             }
         }
-        Ok(None)
+        Ok(Admission::NobodyMayInvite)
     }
 
     /// Forgets a room that the user left: it is no longer theirs to read.

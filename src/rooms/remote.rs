@@ -20,6 +20,7 @@ use super::{
     error::RoomError,
     event,
     ingest::{Ingested, Verdict},
+    membership::Admission,
     pdu::Pdu,
     record::{EventNumber, EventRecord, Membership, UserRoom},
     room::Room,
@@ -215,10 +216,16 @@ impl Rooms {
         }
         if membership == Membership::Join
             && !matches!(writer.membership(user), Some(Membership::Invite | Membership::Join))
-            && let Some(authorised_by) = self.lets_in(&mut writer, number).await?
         {
-            let key = "join_authorised_via_users_server".to_owned();
-            content.insert(key, authorised_by.as_str().into());
+            match self.lets_in(&mut writer, number).await? {
+                Admission::By(authorised_by) => {
+                    let key = "join_authorised_via_users_server".to_owned();
+                    content.insert(key, authorised_by.as_str().into());
+                }
+                Admission::ByTheRules => {}
+                Admission::Unknown => return Err(RoomError::UnknownCondition),
+                Admission::NobodyMayInvite => return Err(RoomError::NobodyMayInvite),
+            }
         }
         writer.template(user, user, content).await
     }

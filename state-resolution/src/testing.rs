@@ -1,6 +1,6 @@
 //! A small room for unit tests of the rules.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io::Write as _};
 
 use serde_json::{Map, Value, json};
 
@@ -104,7 +104,9 @@ impl Sim {
         let verdict =
             self.room.check_state_independent(ix).and_then(|()| self.room.check(ix, &state));
         self.room.retract(ix).unwrap();
-        verdict.err().map(|rejection| rejection.rule)
+        let rule = verdict.err().map(|rejection| rejection.rule);
+        note(self.room.rules(), rule);
+        rule
     }
 
     /// Sets the parents of the next event.
@@ -150,4 +152,19 @@ impl Sim {
         input.auth_events = auth.iter().map(|id| &**id).collect();
         self.room.insert(&input)
     }
+}
+
+/// Writes a verdict down, for a table of which rules were seen to reject in which room version:
+/// with the variable `COVERAGE_DIR`, into a file in that directory.
+pub(crate) fn note(rules: &RoomVersionRules, rule: Option<Rule>) {
+    let Some(directory) = std::env::var_os("COVERAGE_DIR") else { return };
+    let name = format!("rules-{}.tsv", std::process::id());
+    let path = std::path::Path::new(&directory).join(name);
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let rule = rule.map_or_else(|| "allowed".to_owned(), |rule| format!("{rule:?}"));
+    // The rule without the level that it is about.
+    let rule = rule.split('(').next().unwrap();
+    // In one piece: other tests write at the same time.
+    let line = format!("{}\t{rule}\n", rules.version);
+    file.unwrap().write_all(line.as_bytes()).unwrap();
 }

@@ -19,9 +19,11 @@ use percent_encoding::percent_decode_str;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::coverage::{self, Way};
 use crate::{Answer, Config, Server, Signer, wait_until};
 pub use event::{Pdu, content_hash, reference_id};
 pub use room::Room;
+pub(crate) use tls::certificate_files;
 
 /// The name of its key.
 const KEY: &str = "hand";
@@ -169,13 +171,16 @@ impl Peer {
         authorization: &str,
     ) -> Answer {
         let described = format!("{} {method} {path}", self.name());
+        let name = method.to_string();
         let mut request = self.inner.http.request(method, format!("{}{path}", server.url()));
         request = request.header("authorization", authorization);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
         let sent = request.timeout(Duration::from_mins(2)).send().await.expect("an answer");
-        Answer::read(described, sent).await.expect("a whole answer")
+        let answer = Answer::read(described, sent).await.expect("a whole answer");
+        coverage::record(Way::ToServer, authorization, &name, path, answer.status, &answer.json);
+        answer
     }
 
     /// The header that says who asks, for a request to the server of that name.
@@ -297,6 +302,8 @@ impl Peer {
         lock(&self.inner.received).push(received.clone());
         let said = lock(&self.inner.handlers).iter().rev().find_map(|handler| handler(&received));
         let (status, body) = said.unwrap_or_else(|| self.usual(&received));
+        let target = head.uri.path();
+        coverage::record(Way::FromServer, "", &received.method, target, status, &body);
         let status = StatusCode::from_u16(status).expect("a status");
         (status, axum::Json(body)).into_response()
     }

@@ -1,6 +1,7 @@
 //! Certificates of a test's own authority.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -42,6 +43,23 @@ static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
 /// The file with the certificate of the authority.
 pub(crate) fn authority_file() -> String {
     AUTHORITY.file.display().to_string()
+}
+
+/// The files of a new certificate for localhost, and of its key; they stand as long as the
+/// process lives.
+pub(crate) fn certificate_files() -> [PathBuf; 2] {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a valid name");
+    params.distinguished_name.push(DnType::CommonName, "localhost");
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, &AUTHORITY.issuer).expect("a certificate");
+    let directory = AUTHORITY.file.parent().expect("a file in a directory");
+    [(certificate.pem(), "pem"), (key.serialize_pem(), "key")].map(|(text, kind)| {
+        let file = directory.join(format!("server-{number}.{kind}"));
+        std::fs::write(&file, text).expect("the directory can be written");
+        file
+    })
 }
 
 /// A socket of this machine that speaks TLS.

@@ -5,6 +5,7 @@ mod deliveries;
 mod identity;
 mod limits;
 mod mail;
+mod old_media;
 mod presence;
 mod push;
 mod retention;

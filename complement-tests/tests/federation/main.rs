@@ -10,8 +10,12 @@ mod ephemeral;
 mod forks;
 mod inbound;
 mod joining;
+mod membership;
+mod outages;
+mod questions;
 mod reading;
 mod requests;
+mod servers;
 
 use complement_tests::peer::{Peer, Room, trusting};
 use complement_tests::{Client, Config, Server, wait_until};

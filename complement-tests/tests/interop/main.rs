@@ -47,6 +47,19 @@ async fn matrix_nio_converses_over_a_sigkill() {
     converse("INTEROP_PYTHON", "python/conversation.py").await;
 }
 
+/// Hydrogen, a web client, in two browsers; pictures of them stay where `SCREENSHOTS` says.
+#[tokio::test]
+async fn hydrogen_shows_in_a_browser_what_was_said() {
+    let Some(node) = interpreter("INTEROP_NODE") else { return };
+    if interpreter("INTEROP_BROWSER_MODULES").is_none() {
+        return;
+    }
+    let server = Server::start(&Config::default());
+    let mut command = script(&node, "browser/hydrogen.mjs");
+    command.env("HOMESERVER_URL", server.url());
+    over_a_kill(&server, command).await;
+}
+
 /// Runs a script with the interpreter that `variable` names, and does to the server what it asks.
 async fn converse(variable: &str, name: &str) {
     let Some(interpreter) = interpreter(variable) else { return };

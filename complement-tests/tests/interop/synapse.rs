@@ -3,12 +3,10 @@
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use complement_tests::{Config, Process, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -131,7 +129,7 @@ impl Authority {
 /// A Synapse that can be started again; killed when its process is dropped.
 struct Synapse {
     python: OsString,
-    config: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Synapse {
@@ -143,57 +141,20 @@ impl Synapse {
         port: u16,
     ) -> Self {
         let (certificate, key) = authority.certify("synapse");
-        let unlimited = json!({ "per_second": 10_000, "burst_count": 10_000 });
-        let mut config = json!({
-            "server_name": server_name,
-            "listeners": [{
-                "port": port,
-                "bind_addresses": ["127.0.0.1"],
-                "type": "http",
-                "tls": true,
-                "resources": [{ "names": ["client", "federation"], "compress": false }],
-            }],
-            "tls_certificate_path": certificate,
-            "tls_private_key_path": key,
-            "federation_custom_ca_list": [authority.file()],
-            "ip_range_blacklist": [],
-            "federation": { "destination_min_retry_interval": "1s" },
-            "database": { "name": "sqlite3", "args": { "database": directory.join("synapse.db") } },
-            "media_store_path": directory.join("synapse-media"),
-            "pid_file": directory.join("synapse.pid"),
-            "signing_key": format!("ed25519 a_test {}", "A".repeat(43)),
-            "macaroon_secret_key": "a secret",
-            "form_secret": "a secret",
-            "enable_registration": true,
-            "enable_registration_without_verification": true,
-            "bcrypt_rounds": 4,
-            "report_stats": false,
-            "allow_public_rooms_over_federation": true,
-            "room_list_publication_rules": [{ "action": "allow" }],
-            "trusted_key_servers": [],
-            "rc_joins": { "local": unlimited, "remote": unlimited },
-            "rc_presence": { "per_user": unlimited },
-            "rc_login": { "address": unlimited, "account": unlimited },
-            "rc_invites": {
-                "per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited,
-            },
-            "rc_federation": { "sleep_limit": 10_000, "reject_limit": 10_000, "concurrent": 100 },
-        });
-        for limit in ["rc_message", "rc_registration", "rc_joins_per_room", "rc_room_creation"] {
-            config[limit] = unlimited.clone();
-        }
-        let file = directory.join("synapse.yaml");
-        // What is JSON is YAML too.
-        write(&file, &Value::to_string(&config));
-        Self { python: python.clone(), config: file }
+        let environment = vec![
+            ("HOMESERVER_NAME", server_name.into()),
+            ("HOMESERVER_PORT", port.to_string().into()),
+            ("HOMESERVER_DIRECTORY", directory.into()),
+            ("HOMESERVER_CERTIFICATE", certificate.into()),
+            ("HOMESERVER_KEY", key.into()),
+            ("HOMESERVER_AUTHORITY", authority.file().into()),
+        ];
+        Self { python: python.clone(), environment }
     }
 
     fn start(&self) -> Process {
-        let mut command = Command::new(&self.python);
-        command.args(["-m", "synapse.app.homeserver", "--config-path"]).arg(&self.config);
-        command
-            .current_dir(self.config.parent().expect("a directory"))
-            .env("PYTHONUNBUFFERED", "1");
+        let mut command = super::script(&self.python, "synapse/start.py");
+        command.envs(self.environment.clone());
         let process = Process::start(command).expect("Python runs");
         let listens = |output: &str| output.find("Synapse now listening on");
         if let Err(output) = process.wait_for(PATIENCE, listens) {

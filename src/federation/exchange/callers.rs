@@ -132,13 +132,14 @@ fn check_member(
     struct Content {
         membership: String,
     }
+    let other = |why: &str| RoomError::InvalidParam { why: why.to_owned() };
     if pdu.room_id() != room_id || pdu.event_id() != event_id {
-        return Err(bad("the event is not the one that the path names"));
+        return Err(other("the event is not the one that the path names"));
     }
     let content: Result<Content, _> = serde_json::from_str(pdu.content());
     let is_one = pdu.event_type() == "m.room.member"
         && content.is_ok_and(|content| content.membership == membership.as_str());
-    if is_one { Ok(()) } else { Err(bad("this is not such a member event")) }
+    if is_one { Ok(()) } else { Err(other("this is not such a member event")) }
 }
 
 fn bad(why: &str) -> RoomError {

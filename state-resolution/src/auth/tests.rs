@@ -7,7 +7,7 @@ use crate::{
     NamedLevel::{Ban, Invite},
     Room, RoomVersionRules,
     Rule::{self, *},
-    testing::{CREATOR, Draft, Sim, TestSignatures},
+    testing::{CREATOR, Draft, Sim, TestSignatures, note},
 };
 
 const ALICE: &str = "@alice:a";
@@ -76,7 +76,9 @@ mod create {
         let mut room = Room::new(rules, room_id, TestSignatures);
         let ix = room.insert(&input).unwrap();
         assert_eq!(room.check(ix, &|_| None), Ok(()));
-        room.check_state_independent(ix).err().map(|rejection| rejection.rule)
+        let rule = room.check_state_independent(ix).err().map(|rejection| rejection.rule);
+        note(&rules, rule);
+        rule
     }
 
     #[test]

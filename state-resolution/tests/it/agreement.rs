@@ -5,7 +5,7 @@
 
 use state_resolution::{AbsentJoinRule, NoSignatures, Room, RoomVersionRules, StateMap};
 
-use crate::support::{Chances, Named, Sim, named, oracle};
+use crate::support::{Chances, Named, Sim, named, note, oracle};
 
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -40,6 +40,7 @@ fn compare(version: &str, seed: u64, includes_own: bool) -> usize {
             "version {version}, seed {seed}, own events in chains: {includes_own}\n{}",
             sim.room.explain(&refs, &mut sim.scratch).unwrap().describe(&sim.room),
         );
+        note(&sim.room, &refs, &mut sim.scratch);
         interesting += usize::from(inputs.iter().all(|input| *input != ours));
     }
     interesting

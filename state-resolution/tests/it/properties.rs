@@ -11,7 +11,7 @@ use state_resolution::{
 
 use crate::{
     agreement::setting,
-    support::{Chances, Named, Random, Sim, named, numbered, oracle},
+    support::{Chances, Named, Random, Sim, named, note, numbered, oracle},
 };
 
 fn rooms() -> impl Iterator<Item = (u64, Sim)> {
@@ -70,6 +70,7 @@ fn the_order_of_states_events_and_auth_events_does_not_matter() {
             states.iter().map(|state| numbered(&other, &named(&sim.room, state))).collect();
         let resolved = other.resolve(&refs(&states), &mut sim.scratch).unwrap();
         assert_eq!(named(&other, &resolved.state), expected, "seed {seed}");
+        note(&other, &refs(&states), &mut sim.scratch);
     }
 }
 

@@ -10,6 +10,7 @@
     reason = "each user takes a part"
 )]
 
+mod note;
 pub mod oracle;
 mod pdu;
 mod random;
@@ -17,6 +18,7 @@ pub mod scenarios;
 mod sim;
 mod story;
 
+pub use note::note;
 pub use pdu::{Pdu, event_id};
 pub use random::Random;
 pub use sim::{Chances, Named, Sim, USERS, name, named, new_id, new_pdu, numbered};

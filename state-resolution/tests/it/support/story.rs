@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use state_resolution::{EventIx, KeyIx, NoSignatures, Room, RoomVersionRules, Scratch, StateMap};
 
-use super::{Pdu, event_id, named, new_pdu, oracle};
+use super::{Pdu, event_id, named, new_pdu, note, oracle};
 
 pub const ALICE: &str = "@alice:a";
 pub const BOB: &str = "@bob:b";
@@ -129,6 +129,7 @@ impl Story {
             let theirs = oracle::resolve(rules.version, &pdus, &names, own);
             assert_eq!(named(&self.room, &resolved), theirs);
         }
+        note(&self.room, &states, &mut scratch);
         resolved
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use complement_tests::coverage::{self, Way};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -141,6 +142,9 @@ impl Gateway {
             };
             self.changed.notify_waiters();
             let Some((status, body)) = answer else { return Ok(()) };
+            let mut line = request.line.split(' ');
+            let [method, path] = [(); 2].map(|()| line.next().unwrap_or_default());
+            coverage::record(Way::FromServer, "", method, path, status, &body);
             let body = body.to_string();
             let head = format!(
                 "HTTP/1.1 {status} Whatever\r\ncontent-type: application/json\r\n\
