@@ -155,13 +155,14 @@ impl Model {
             3 if is_in => self.read(&session, &room_id).await,
             4 if is_in => {
                 let room = self.world.rooms.joined(&session, &room_id).await.unwrap();
-                let timeout = (number % 2 == 0).then_some(std::time::Duration::from_mins(1));
+                let timeout =
+                    (number.is_multiple_of(2)).then_some(std::time::Duration::from_mins(1));
                 let members = room.local_members();
                 self.world.typing.set(room.number, session.user, timeout, members).await.unwrap();
             }
             5 => {
                 let mut place = GLOBAL;
-                if number % 2 == 0 && is_in {
+                if number.is_multiple_of(2) && is_in {
                     place = self.world.rooms.joined(&session, &room_id).await.unwrap().number;
                 }
                 let kind = format!("org.example.{}", number % 3);
@@ -172,7 +173,7 @@ impl Model {
                 self.world.change(&session, &room_id, Change::Join).await;
                 self.members.insert((who, room_id));
             }
-            7 if who != 0 && is_in && number % 3 == 0 => {
+            7 if who != 0 && is_in && number.is_multiple_of(3) => {
                 self.world.change(&session, &room_id, Change::Leave).await;
                 self.members.remove(&(who, room_id));
             }
