@@ -88,6 +88,10 @@ impl RoomWriter {
             rooms.note_last_position(room.number, position);
             rooms.shared.news.note(room.number, position);
         }
+        if self.founding {
+            // Whoever hears of the room at once must not read it from disk beside this one.
+            rooms.shared.loaded.note(&room);
+        }
         room.in_flight.fetch_add(1, Ordering::AcqRel);
         // The state of a very large room; the rows that make it visible come last.
         for part in self.batch.split_off_first() {

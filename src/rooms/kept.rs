@@ -80,7 +80,8 @@ impl Kept {
         (!room.has_failed()).then_some(room)
     }
 
-    fn note(&self, room: &Arc<Room>) {
+    /// Notes a room that is about to be there: who asks for it is given this one.
+    pub(super) fn note(&self, room: &Arc<Room>) {
         let mut alive = self.alive.lock();
         alive.rooms.insert(room.number, Arc::downgrade(room));
         if alive.rooms.len() > alive.most {
@@ -114,6 +115,18 @@ mod tests {
         kept.forget(RoomNumber(1)).await;
         let fresh = kept.get(RoomNumber(1), async { Ok(Some(room(1))) }).await.unwrap();
         assert!(!Arc::ptr_eq(&first, &fresh));
+    }
+
+    #[tokio::test]
+    async fn a_room_that_is_about_to_be_there_is_not_read_beside_it() {
+        let kept = Kept::new(1 << 20);
+        let made = Arc::new(room(1));
+        kept.note(&made);
+        let found = kept.get(RoomNumber(1), async { Ok(Some(room(1))) }).await.unwrap();
+        assert!(Arc::ptr_eq(&made, &found));
+        kept.insert(&made).await;
+        let found = kept.get(RoomNumber(1), async { Ok(Some(room(1))) }).await.unwrap();
+        assert!(Arc::ptr_eq(&made, &found));
     }
 
     #[tokio::test]

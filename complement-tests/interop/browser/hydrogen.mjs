@@ -197,3 +197,5 @@ try {
     await browser.close();
     server.close();
 }
+// Standard input is still listened to.
+process.exit(0);

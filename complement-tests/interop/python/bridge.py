@@ -20,7 +20,7 @@ from mautrix.appservice import AppService
 from mautrix.appservice.state_store.asyncpg import PgASStateStore
 from mautrix.client import Client
 from mautrix.crypto import OlmMachine, PgCryptoStore
-from mautrix.errors import EncryptionError, MatrixRequestError
+from mautrix.errors import EncryptionError, MatrixConnectionError, MatrixRequestError
 from mautrix.types import (
     EncryptionAlgorithm,
     EventType,
@@ -62,7 +62,7 @@ async def until_answered(what):
     while True:
         try:
             return await what()
-        except (MatrixRequestError, OSError) as error:
+        except (MatrixRequestError, MatrixConnectionError, OSError) as error:
             if getattr(error, "http_status", 500) < 500:
                 raise
             await asyncio.sleep(0.2)

@@ -300,7 +300,7 @@ async fn a_closed_account_is_gone_and_its_name_stays_taken() {
     });
     let (status, answer) = server.post("/v3/account/deactivate", Some(&alice), body).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    assert_eq!(answer["id_server_unbind_result"], "no-support");
+    assert_eq!(answer["id_server_unbind_result"], "success");
     let gone = server.get("/v3/account/whoami", Some(&alice)).await;
     assert_eq!(refused(&gone), (401, "M_UNKNOWN_TOKEN"));
     let closed = server.post("/v3/login", None, password_login("alice")).await;
