@@ -19,7 +19,7 @@
 //! ```
 //!
 //! [`peer::Peer`] is another homeserver, driven by hand, honest or not;
-//! [`federating`] configures servers that find and trust each other.
+//! [`federating()`] configures servers that find and trust each other.
 //!
 //! What goes wrong ends the test with the request and the whole answer; the
 //! server's log follows. A test that passes prints nothing.
