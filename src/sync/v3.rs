@@ -136,17 +136,18 @@ impl Sync {
         loop {
             // The position first: what is remembered has everything up to it.
             let until = self.db.visible_position();
+            // What reads is boxed: one that waits, as most do, is small.
             let (response, position, sending) = match (request.since, changes(request, &waiter)) {
                 (Some(since), Changes::Nothing) => {
                     if self.wait(session, &waiter, deadline).await? {
                         continue;
                     }
-                    return self.nothing(session, since).await;
+                    return Box::pin(self.nothing(session, since)).await;
                 }
                 (_, Changes::InRooms(only)) => {
-                    self.now(session, request, until, Some(&only)).await?
+                    Box::pin(self.now(session, request, until, Some(&only))).await?
                 }
-                _ => self.now(session, request, until, None).await?,
+                _ => Box::pin(self.now(session, request, until, None)).await?,
             };
             let first = request.since.is_none() || request.full_state;
             let complete = first || !response.is_empty();

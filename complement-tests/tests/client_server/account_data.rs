@@ -49,6 +49,35 @@ async fn room_data_is_kept_and_synced_with_its_room() {
     alice.get(global).await.fails(404, "M_NOT_FOUND");
 }
 
+/// Who marks a room as unread sees it on every device, and what is unread stays as it is.
+///
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#unread-markers>
+#[tokio::test]
+async fn a_room_is_marked_as_unread_and_no_longer() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let mut waiting = alice.sync();
+    waiting.now().await;
+    let path = ["user", &alice.user_id, "rooms", &room, "account_data", "m.marked_unread"];
+    for unread in [true, false] {
+        let content = json!({ "unread": unread });
+        alice.put(path, content.clone()).await.ok();
+        let told = waiting
+            .until(|response| {
+                let room = &response["rooms"]["join"][&room];
+                let events = room["account_data"]["events"].as_array()?;
+                events.iter().find(|event| event["type"] == "m.marked_unread").cloned()
+            })
+            .await;
+        assert_eq!(told["content"], content);
+        // A device that begins is told as well.
+        let first = alice.sync().now().await["rooms"]["join"][&room].clone();
+        assert!(first["account_data"].to_string().contains("m.marked_unread"), "{first}");
+        assert_eq!(first["unread_notifications"]["notification_count"], 0);
+    }
+}
+
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3useruseridaccount_datatype>
 #[tokio::test]
 async fn unknown_data_is_not_found() {

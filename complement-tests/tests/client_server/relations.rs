@@ -135,6 +135,49 @@ async fn references_are_listed_with_their_parent() {
     );
 }
 
+/// Votes and the end of a poll are references (MSC3381): clients list them by type and count.
+#[tokio::test]
+async fn a_poll_is_voted_on_and_ended() {
+    const START: &str = "org.matrix.msc3381.poll.start";
+    const RESPONSE: &str = "org.matrix.msc3381.poll.response";
+    const END: &str = "org.matrix.msc3381.poll.end";
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let answers = [("y", "yes"), ("n", "no")]
+        .map(|(id, text)| json!({ "id": id, "org.matrix.msc1767.text": text }));
+    let question = json!({
+        "question": { "org.matrix.msc1767.text": "Tea?" },
+        "kind": "org.matrix.msc3381.poll.disclosed",
+        "max_selections": 1,
+        "answers": answers,
+    });
+    let poll = alice.send(&room, START, json!({ START: question })).await;
+    let vote = |answer: &str| {
+        let mut content = related("m.reference", &poll);
+        content[RESPONSE] = json!({ "answers": [answer] });
+        content
+    };
+    let hasty = bob.send(&room, RESPONSE, vote("n")).await;
+    let better = bob.send(&room, RESPONSE, vote("y")).await;
+    let own = alice.send(&room, RESPONSE, vote("y")).await;
+    let mut over = related("m.reference", &poll);
+    over[END] = json!({});
+    let end = alice.send(&room, END, over).await;
+    let (votes, _) = listed(&bob, &[&room, "relations", &poll, "m.reference", RESPONSE], &[]).await;
+    assert_eq!(votes, [own.clone(), better.clone(), hasty.clone()]);
+    let (ends, _) = listed(&bob, &[&room, "relations", &poll, "m.reference", END], &[]).await;
+    assert_eq!(ends, std::slice::from_ref(&end));
+    let all = [hasty, better, own, end].map(|event| json!({ "event_id": event }));
+    assert_eq!(bundle(&bob, &room, &poll).await["m.reference"], json!({ "chunk": all }));
+    // A poll can be put right like a message.
+    let mut corrected = related("m.replace", &poll);
+    corrected["m.new_content"] = json!({ START: { "question": { "body": "Green tea?" } } });
+    let corrected = alice.send(&room, START, corrected).await;
+    let bundled = bundle(&bob, &room, &poll).await;
+    assert_eq!(bundled["m.replace"]["event_id"], corrected);
+}
+
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#server-side-aggregation-of-mthread-relationships>
 #[tokio::test]
 async fn a_root_comes_with_its_thread() {
