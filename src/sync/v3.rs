@@ -129,6 +129,10 @@ impl Sync {
         }
         if let Some(since) = request.since {
             self.receipts.acknowledge(session, since.position);
+            if self.views.was_given_messages(session) {
+                let to_device = &self.e2ee.to_device;
+                to_device.delivered(session.user, &session.device_id, since.to_device).await?;
+            }
         }
         let _there = self.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
@@ -260,6 +264,9 @@ impl Sync {
         let inbox = to_device
             .exchange(at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
             .await?;
+        if !inbox.events.is_empty() {
+            self.views.give_messages(session);
+        }
         response.to_device.events = inbox.events;
         response.next_batch = SyncToken { position: until, to_device: inbox.upto }.to_string();
         let (span, lists) = ((since, until), &response.device_lists);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use ruma::OwnedDeviceId;
 
 use super::v3::Sync;
 use crate::{
@@ -15,13 +16,18 @@ use crate::{
         intern::{RoomNumber, UserNumber},
         schema::USER_ROOMS,
     },
+    users::session::Session,
 };
 
 /// Of how many (user, room) it is kept, about 300 bytes each.
 const MAX_VIEWS: u64 = 50_000;
 
 /// What was read lately.
-pub(crate) struct Views(Cache<(UserNumber, RoomNumber), Arc<View>>);
+pub(crate) struct Views {
+    rooms: Cache<(UserNumber, RoomNumber), Arc<View>>,
+    /// Devices that were given messages to them, which go when they come back.
+    given: Cache<(UserNumber, OwnedDeviceId), ()>,
+}
 
 /// What one user is to one room.
 struct View {
@@ -33,7 +39,19 @@ struct View {
 
 impl Default for Views {
     fn default() -> Self {
-        Self(Cache::new(MAX_VIEWS))
+        Self { rooms: Cache::new(MAX_VIEWS), given: Cache::new(MAX_VIEWS) }
+    }
+}
+
+impl Views {
+    /// Notes that a device is given messages to it.
+    pub(super) fn give_messages(&self, session: &Session) {
+        self.given.insert((session.user, session.device_id.clone()), ());
+    }
+
+    /// Whether it was, with the last response: said once.
+    pub(super) fn was_given_messages(&self, session: &Session) -> bool {
+        self.given.remove(&(session.user, session.device_id.clone())).is_some()
     }
 }
 
@@ -46,7 +64,7 @@ impl Sync {
         changes: &RoomChanges,
     ) -> Result<Vec<(RoomNumber, UserRoom)>, RoomError> {
         let known = |room: &RoomNumber| {
-            let view = self.views.0.get(&(user, *room))?;
+            let view = self.views.rooms.get(&(user, *room))?;
             (view.as_of >= changes.settled).then(|| (*room, view.user_room.clone()))
         };
         if let Some(found) = changes.rooms.iter().map(known).collect() {
@@ -72,7 +90,7 @@ impl Sync {
             return Ok(Arc::new(self.rooms.visibility(at, room, user).await?));
         };
         let key = (user, room.number);
-        if let Some(known) = self.views.0.get(&key).filter(|known| known.as_of >= settled) {
+        if let Some(known) = self.views.rooms.get(&key).filter(|known| known.as_of >= settled) {
             return Ok(Arc::clone(&known.visibility));
         }
         let visibility = Arc::new(self.rooms.visibility(at, room, user).await?);
@@ -81,7 +99,7 @@ impl Sync {
             user_room: user_room.clone(),
             visibility: Arc::clone(&visibility),
         };
-        self.views.0.insert(key, Arc::new(view));
+        self.views.rooms.insert(key, Arc::new(view));
         Ok(visibility)
     }
 }
