@@ -36,7 +36,9 @@ impl Memory {
         let budget = usize::try_from(budget_bytes).unwrap_or(usize::MAX);
         let cache_bytes = (budget / 2).max(MIN_CACHE_BYTES);
         let write_buffer_bytes = (budget / 8).max(MIN_WRITE_BUFFER_BYTES);
-        let cache = Cache::new_lru_cache(cache_bytes);
+        // Few large shards: the write buffers are charged in pieces of 256 KiB, and of the 64 shards of an
+        // LRU cache some would be filled by a handful of them and keep no block.
+        let cache = Cache::new_hyper_clock_cache(cache_bytes, 0);
         // Writers wait when the disk can't take the buffers as fast as they fill: better slow than
         // above the budget.
         let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
