@@ -78,6 +78,18 @@ impl ServerKey {
         })
     }
 
+    /// A key that no database knows.
+    #[cfg(feature = "bench")]
+    pub(super) fn of_seed(server_name: &ServerName, seed: [u8; 32]) -> Self {
+        let record = SigningKeyRecord { version: "bench".to_owned(), seed };
+        Self {
+            server_name: server_name.to_owned(),
+            key_id: key_id(&record),
+            key: SigningKey::from_bytes(&record.seed),
+            retired: Vec::new(),
+        }
+    }
+
     /// Makes a new key and retires the one there is. Whatever runs goes on with the old one: the
     /// server must not be running.
     ///

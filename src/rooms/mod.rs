@@ -8,6 +8,8 @@ mod appservices;
 pub(crate) mod auth;
 pub(crate) mod auth_record;
 pub(crate) mod backfill;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod closed_accounts;
 mod commit;
 mod create;
@@ -92,7 +94,7 @@ pub(crate) use settings::Settings;
 pub(crate) use show::Viewer;
 pub(crate) use third_party::is_signed_with;
 pub(crate) use timeline::{Boundary, Page, PageRequest};
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 pub(crate) use visibility::HistoryVisibility;
 pub(crate) use visibility::Visibility;
 
