@@ -200,7 +200,7 @@ impl Reading<'_> {
         let thread = event.thread.as_ref().map_or(MAIN, |thread| thread.as_str());
         let ts = record.origin_server_ts;
         let viewer = Viewer::from(self.session);
-        let (room, visibility, records) = (&source.room, &source.visibility, [record]);
+        let (room, visibility, records) = (&source.room, &source.visibility, [Arc::new(record)]);
         let rooms = &self.unread.rooms;
         let events =
             rooms.client_events(self.at, &viewer, room, visibility, &records, false).await?;

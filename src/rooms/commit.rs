@@ -145,6 +145,7 @@ impl RoomWriter {
         }
         if let Some(current) = current {
             CURRENT_STATES.put(batch, &(room, position), &current);
+            *self.room.current_since.lock() = Some((position, current));
         }
         if outbox {
             OUTBOX.put(batch, &position, &(room, number));

@@ -148,9 +148,10 @@ impl Peer {
     async fn state(&self, id: &OwnedRoomId) -> BTreeMap<(String, String), OwnedEventId> {
         let room = self.room(id).await;
         let state = self.rooms.state_at(&self.db, &room, u64::MAX).await.unwrap();
-        let state = state
-            .into_iter()
-            .map(|(_, event)| ((event.event_type, event.state_key.unwrap()), event.event_id));
+        let state = state.into_iter().map(|(_, event)| {
+            let key = event.state_key.clone().unwrap();
+            ((event.event_type.clone(), key), event.event_id.clone())
+        });
         let state: BTreeMap<_, _> = state.collect();
         // The index says the same.
         let range = Range::prefix(&(room.number,));

@@ -14,13 +14,14 @@ use serde_json::Value;
 
 use super::{
     Room, RoomError, Rooms,
-    record::{EventNumber, EventRecord, Membership},
+    record::{EventNumber, Membership, SharedEvent},
     room::stored_state,
 };
 use crate::storage::{
     Range, Read,
     intern::{RoomNumber, UserNumber},
-    schema::{CURRENT_STATE, CURRENT_STATES, EVENTS, USER_ROOMS},
+    schema::{CURRENT_STATE, CURRENT_STATES, USER_ROOMS},
+    shared_events,
 };
 
 /// Of how many rooms the overview is kept in memory.
@@ -262,9 +263,9 @@ impl Rooms {
         room: &Room,
         event_type: &str,
         state_key: &str,
-    ) -> Result<Option<EventRecord>, RoomError> {
+    ) -> Result<Option<SharedEvent>, RoomError> {
         let found = stored_state(at, room.number, event_type, state_key).await?;
-        Ok(found.map(|(_, record)| record))
+        Ok(found.map(|(_, record)| Arc::new(record)))
     }
 }
 
@@ -317,12 +318,11 @@ async fn state_events(
     at: &impl Read,
     room: &Room,
     types: &[&str],
-) -> Result<Vec<EventRecord>, RoomError> {
+) -> Result<Vec<SharedEvent>, RoomError> {
     let keys = types.iter().map(|event_type| (room.number, *event_type, ""));
     let numbers: Vec<EventNumber> =
         CURRENT_STATE.multi_get(at, keys).await?.into_iter().flatten().collect();
-    let keys = numbers.into_iter().map(|number| (room.number, number));
-    Ok(EVENTS.multi_get(at, keys).await?.into_iter().flatten().collect())
+    Ok(shared_events(at, room.number, &numbers).await?.into_iter().flatten().collect())
 }
 
 /// Up to `limit` current state events of one type, whatever their state key.
@@ -331,8 +331,8 @@ pub(super) async fn state_of_type(
     room: RoomNumber,
     event_type: &str,
     limit: usize,
-) -> Result<Vec<EventRecord>, RoomError> {
+) -> Result<Vec<SharedEvent>, RoomError> {
     let rows = CURRENT_STATE.scan(at, &Range::prefix(&(room, event_type)), limit).await?;
-    let keys = rows.into_iter().map(|(_, number)| (room, number));
-    Ok(EVENTS.multi_get(at, keys).await?.into_iter().flatten().collect())
+    let numbers: Vec<EventNumber> = rows.into_iter().map(|(_, number)| number).collect();
+    Ok(shared_events(at, room, &numbers).await?.into_iter().flatten().collect())
 }

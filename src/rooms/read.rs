@@ -11,17 +11,18 @@ use super::{
     auth::membership_in,
     error::RoomError,
     profile::Profile,
-    record::{EventNumber, EventRecord, Membership, UserRoom},
+    record::{EventNumber, Membership, SharedEvent, UserRoom},
     room::{self, Room},
     show::Viewer,
-    state::{differences, stored_snapshot},
+    state::differences,
     visibility::{StateAccess, Visibility},
 };
 use crate::{
     storage::{
         Range, Read, Snapshot,
         intern::{RoomNumber, UserNumber},
-        schema::{EVENTS, USER_ROOMS},
+        schema::USER_ROOMS,
+        shared_events,
     },
     users::session::Session,
 };
@@ -114,7 +115,7 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         position: u64,
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
         self.state_of_types_at(at, room, position, |_| true).await
     }
 
@@ -125,7 +126,7 @@ impl Rooms {
         room: &Room,
         position: u64,
         wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
         let map = self.map_at(at, room, position).await?;
         self.events_of(at, room, &map, wanted).await
     }
@@ -136,7 +137,7 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         event: &EventId,
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
         let (number, _) = self.stored(room, event).await?;
         let id = self.event_state(at, room.number, number).await?.after;
         let map = self.state_map(at, room, id).await?;
@@ -150,7 +151,7 @@ impl Rooms {
         room: &Room,
         map: &StateMap,
         wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
         let numbers = {
             let table = room.ledger(self.db()).await?.table.read();
             map.iter()
@@ -167,10 +168,9 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         mut numbers: Vec<EventNumber>,
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
         numbers.sort_unstable();
-        let keys = numbers.iter().map(|event| (room.number, *event));
-        let records = EVENTS.multi_get(at, keys).await?;
+        let records = shared_events(at, room.number, &numbers).await?;
         let records = numbers.into_iter().zip(records);
         records
             .map(|(number, record)| {
@@ -189,9 +189,9 @@ impl Rooms {
         room: &Room,
         after: u64,
         upto: u64,
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
-        let old = stored_snapshot(at, room.number, after).await?;
-        let new = stored_snapshot(at, room.number, upto).await?;
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
+        let old = self.snapshot_at(at, room, after).await?;
+        let new = self.snapshot_at(at, room, upto).await?;
         if old == new {
             return Ok(Vec::new());
         }
@@ -213,7 +213,7 @@ impl Rooms {
         event_type: &str,
         state_key: &str,
         position: u64,
-    ) -> Result<Option<EventRecord>, RoomError> {
+    ) -> Result<Option<SharedEvent>, RoomError> {
         let found = self.state_events_at(at, room, event_type, &[state_key], position).await?;
         Ok(found.into_iter().next())
     }
@@ -226,7 +226,7 @@ impl Rooms {
         event_type: &str,
         state_keys: &[&str],
         position: u64,
-    ) -> Result<Vec<EventRecord>, RoomError> {
+    ) -> Result<Vec<SharedEvent>, RoomError> {
         let numbers = self.state_numbers_at(at, room, event_type, state_keys, position).await?;
         let records = self.records(at, room, numbers).await?;
         Ok(records.into_iter().map(|(_, record)| record).collect())
@@ -276,7 +276,7 @@ impl Rooms {
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let (room, at, visibility, position) = self.open(session, room_id).await?;
         let state = self.state_at(&at, &room, position).await?;
-        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
+        let state: Vec<SharedEvent> = state.into_iter().map(|(_, event)| event).collect();
         let viewer = Viewer::from(session);
         self.client_events(&at, &viewer, &room, &visibility, &state, true).await
     }
@@ -322,7 +322,7 @@ impl Rooms {
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let (room, at, visibility, last) = self.open(session, room_id).await?;
         let position = position.unwrap_or(last).min(last);
-        let members: Vec<EventRecord> = self
+        let members: Vec<SharedEvent> = self
             .state_of_types_at(&at, &room, position, |event_type| event_type == "m.room.member")
             .await?
             .into_iter()
@@ -384,7 +384,7 @@ impl Rooms {
             return Err(unknown());
         }
         let viewer = Viewer::from(session);
-        let events = [event];
+        let events = [Arc::new(event)];
         let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
         shown.into_iter().next().ok_or_else(unknown)
     }

@@ -1,5 +1,7 @@
 //! What the room tables hold, and how it is written as bytes.
 
+use std::sync::Arc;
+
 use ruma::{
     OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, RoomVersionId,
     events::room::member::MembershipState,
@@ -67,6 +69,9 @@ pub(crate) struct EventRecord {
     /// The canonical JSON.
     pub(crate) json: Box<str>,
 }
+
+/// An event in memory, for all who read it.
+pub(crate) type SharedEvent = Arc<EventRecord>;
 
 const REJECTED: u8 = 1;
 const SOFT_FAILED: u8 = 1 << 1;

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
     room_version_rules::RoomVersionRules,
@@ -65,6 +65,9 @@ pub(crate) struct Room {
     pub(super) servers: RwLock<BTreeMap<OwnedServerName, u64>>,
     /// Joined users of this server, in ascending order; changed when a batch is queued.
     pub(super) local_members: RwLock<Arc<[UserNumber]>>,
+    /// From which stream position on which snapshot is its state, changes that are queued included;
+    /// read when first needed.
+    pub(super) current_since: Mutex<Option<(u64, SnapshotNumber)>>,
     /// A batch failed, or a change was given up half-way: what is here may never come true.
     pub(super) failed: AtomicBool,
     /// Batches that are queued and not done.
@@ -265,6 +268,7 @@ impl Room {
             ledger: OnceCell::new(),
             servers: RwLock::default(),
             local_members: RwLock::new(Arc::new([])),
+            current_since: Mutex::default(),
             failed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             audience: RoomAudience::default(),

@@ -11,13 +11,13 @@ use super::{
     Rooms,
     error::RoomError,
     event::push_text,
-    record::{EventNumber, EventRecord, Membership},
+    record::{EventNumber, EventRecord, Membership, SharedEvent},
     relations::Frame,
     room::Room,
     visibility::Visibility,
 };
 use crate::{
-    storage::{Read, intern::UserNumber, schema::EVENTS},
+    storage::{Read, intern::UserNumber, shared_events},
     users::session::Session,
 };
 
@@ -90,7 +90,7 @@ impl Rooms {
         viewer: &Viewer,
         room: &Room,
         visibility: &Visibility,
-        events: &[EventRecord],
+        events: &[SharedEvent],
         with_room_id: bool,
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let mut related: Vec<EventNumber> = Vec::new();
@@ -100,9 +100,8 @@ impl Rooms {
         }
         related.sort_unstable();
         related.dedup();
-        let records =
-            EVENTS.multi_get(at, related.iter().map(|event| (room.number, *event))).await?;
-        let related: HashMap<EventNumber, EventRecord> = related
+        let records = shared_events(at, room.number, &related).await?;
+        let related: HashMap<EventNumber, SharedEvent> = related
             .into_iter()
             .zip(records)
             .filter_map(|(number, record)| Some((number, record?)))
@@ -124,7 +123,7 @@ impl Rooms {
                     prev_content: event
                         .replaces
                         .and_then(|replaced| related.get(&replaced))
-                        .map(EventRecord::content),
+                        .map(|replaced| replaced.content()),
                     redacted_because: redaction.as_deref(),
                     ..Unsigned::of(event, viewer, visibility, now_ms)
                 };

@@ -308,10 +308,38 @@ impl Rooms {
         room: &Room,
         position: u64,
     ) -> Result<StateMap, RoomError> {
-        match stored_snapshot(at, room.number, position).await? {
+        match self.snapshot_at(at, room, position).await? {
             Some(id) => self.state_map(at, room, id).await,
             None => Ok(StateMap::new()),
         }
+    }
+
+    /// The snapshot that was current at a stream position up to which `at` has everything, or at the
+    /// end of `at`, with [`u64::MAX`]; none before the room began.
+    pub(super) async fn snapshot_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        position: u64,
+    ) -> Result<Option<SnapshotNumber>, RoomError> {
+        // The latest may not be in `at` yet.
+        if position < u64::MAX && !room.has_failed() {
+            let known = *room.current_since.lock();
+            let known = match known {
+                Some(known) => Some(known),
+                None => {
+                    let last = last_snapshot(self.db(), room.number).await?;
+                    // What a writer noted in the meantime is newer.
+                    let mut noted = room.current_since.lock();
+                    *noted = (*noted).or(last);
+                    *noted
+                }
+            };
+            if let Some((_, id)) = known.filter(|(since, _)| *since <= position) {
+                return Ok(Some(id));
+            }
+        }
+        stored_snapshot(at, room.number, position).await
     }
 
     /// The states before and after an event. For rejected ones and messages they are the same; an
@@ -357,6 +385,15 @@ pub(super) async fn stored_snapshot(
         range = range.before(&(room, past));
     }
     Ok(CURRENT_STATES.scan_back(at, &range, 1).await?.pop().map(|(_, id)| id))
+}
+
+/// The last snapshot, and from which stream position on it is the room's state.
+async fn last_snapshot(
+    at: &impl Read,
+    room: RoomNumber,
+) -> Result<Option<(u64, SnapshotNumber)>, RoomError> {
+    let last = CURRENT_STATES.scan_back(at, &Range::prefix(&(room,)), 1).await?.pop();
+    Ok(last.map(|((_, since), id)| (since, id)))
 }
 
 /// The keys at which two states differ, with the event before and after.

@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use ruma::{EventId, RoomId, api::Direction};
 use serde_json::value::RawValue;
@@ -11,16 +11,13 @@ use super::{
     Rooms,
     error::RoomError,
     filter::EventFilter,
-    record::{EventNumber, EventRecord},
+    record::{EventNumber, EventRecord, SharedEvent},
     room::Room,
     show::Viewer,
     visibility::Visibility,
 };
 use crate::{
-    storage::{
-        Range, Read,
-        schema::{EVENTS, TIMELINE},
-    },
+    storage::{Range, Read, schema::TIMELINE, shared_events},
     users::session::Session,
 };
 
@@ -112,7 +109,7 @@ pub(crate) struct Context {
 /// Events with their timeline keys, and whether there may be more.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub(super) events: Vec<(i64, EventRecord)>,
+    pub(super) events: Vec<(i64, SharedEvent)>,
     /// The key of the last event that was looked at; none if the end was reached.
     last_key: Option<i64>,
     /// Where the end is, if it was reached going back.
@@ -133,7 +130,7 @@ impl Rooms {
         upto: Boundary,
         limit: usize,
         direction: Direction,
-    ) -> Result<Vec<(i64, EventNumber, EventRecord)>, RoomError> {
+    ) -> Result<Vec<(i64, EventNumber, SharedEvent)>, RoomError> {
         let mut range = Range::prefix(&(room.number,)).after(&(room.number, after.0));
         if let Some(past) = upto.0.checked_add(1) {
             range = range.before(&(room.number, past));
@@ -142,8 +139,8 @@ impl Rooms {
             Direction::Forward => TIMELINE.scan(at, &range, limit).await?,
             Direction::Backward => TIMELINE.scan_back(at, &range, limit).await?,
         };
-        let keys = rows.iter().map(|(_, event)| (room.number, *event));
-        let records = EVENTS.multi_get(at, keys).await?;
+        let numbers: Vec<EventNumber> = rows.iter().map(|(_, event)| *event).collect();
+        let records = shared_events(at, room.number, &numbers).await?;
         rows.iter()
             .zip(records)
             .map(|(((_, key), number), record)| {
@@ -202,9 +199,9 @@ impl Rooms {
                 state = self.not_sent_yet(session, &room, (from, end), state);
             }
         }
-        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
+        let state: Vec<SharedEvent> = state.into_iter().map(|(_, event)| event).collect();
         let state = self.client_events(&at, &viewer, &room, &visibility, &state, true).await?;
-        let events: Vec<EventRecord> = seen.events.into_iter().map(|(_, event)| event).collect();
+        let events: Vec<SharedEvent> = seen.events.into_iter().map(|(_, event)| event).collect();
         let chunk = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
         Ok(Page { start, end, edge, chunk, state })
     }
@@ -222,13 +219,15 @@ impl Rooms {
         filter: &EventFilter,
     ) -> Result<Context, RoomError> {
         let room = self.readable(room_id).await?;
+        let (_, event) = self.stored(&room, event_id).await?;
+        // Taken after the event was found: they have it.
         let now = Boundary::at_position(self.db().visible_position());
         let at = self.db().snapshot();
         let visibility = Visibility::load(self, &at, &room, session.user).await?;
-        let (_, event) = self.stored(&room, event_id).await?;
         if !visibility.allows(&event) {
             return Err(RoomError::UnknownEvent { event: event_id.to_owned() });
         }
+        let event = Arc::new(event);
         let viewer = Viewer::from(session);
         let key = event.timeline_key();
         let limit = limit.min(MAX_LIMIT);
@@ -258,11 +257,11 @@ impl Rooms {
                     || event.state_key.as_deref().is_some_and(|key| senders.contains(key))
             });
         }
-        let only = |events: Vec<(i64, EventRecord)>| -> Vec<EventRecord> {
+        let only = |events: Vec<(i64, SharedEvent)>| -> Vec<SharedEvent> {
             events.into_iter().map(|(_, event)| event).collect()
         };
-        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
-        let show = async |events: &[EventRecord]| {
+        let state: Vec<SharedEvent> = state.into_iter().map(|(_, event)| event).collect();
+        let show = async |events: &[SharedEvent]| {
             self.client_events(&at, &viewer, &room, &visibility, events, true).await
         };
         Ok(Context {
@@ -333,8 +332,8 @@ impl Rooms {
         &self,
         at: &impl Read,
         room: &Room,
-        events: &[(i64, EventRecord)],
-    ) -> Result<Vec<(EventNumber, EventRecord)>, RoomError> {
+        events: &[(i64, SharedEvent)],
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
         let positions = || events.iter().map(|(_, event)| event.position);
         let (Some(earliest), Some(last)) = (positions().min(), positions().max()) else {
             return Ok(Vec::new());
@@ -360,8 +359,8 @@ impl Rooms {
         session: &Session,
         room: &Room,
         (from, end): (Option<i64>, Option<i64>),
-        mut members: Vec<(EventNumber, EventRecord)>,
-    ) -> Vec<(EventNumber, EventRecord)> {
+        mut members: Vec<(EventNumber, SharedEvent)>,
+    ) -> Vec<(EventNumber, SharedEvent)> {
         let sent = self.sent_members();
         let mut sending = sent.begin(session, Some(room.number), from);
         members.retain(|(number, _)| !sending.has(room.number, *number));

@@ -11,7 +11,7 @@ use super::{
     create::object,
     error::RoomError,
     event::Draft,
-    record::{AliasRecord, EventRecord, Membership},
+    record::{AliasRecord, Membership, SharedEvent},
     room::Room,
 };
 use crate::{
@@ -79,7 +79,7 @@ impl Rooms {
             return Err(RoomError::Forbidden { why });
         }
         let state = self.state_at(self.db(), &old, u64::MAX).await?;
-        let state: Vec<EventRecord> = state.into_iter().map(|(_, event)| event).collect();
+        let state: Vec<SharedEvent> = state.into_iter().map(|(_, event)| event).collect();
         let create = content_of(&state, "m.room.create").unwrap_or_default();
         let is_space = create.get("type").and_then(|value| value.as_str()) == Some("m.space");
 
@@ -168,7 +168,7 @@ impl Rooms {
         session: &Session,
         old: &Room,
         new_id: &RoomId,
-        state: &[EventRecord],
+        state: &[SharedEvent],
     ) -> Result<(), RoomError> {
         let new = self.room(new_id).await?;
         let range = Range::prefix(&(old.number,));
@@ -215,7 +215,7 @@ impl Rooms {
         &self,
         session: &Session,
         old: &Room,
-        state: &[EventRecord],
+        state: &[SharedEvent],
     ) -> Result<(), RoomError> {
         let Some(mut levels) = content_of(state, "m.room.power_levels") else { return Ok(()) };
         let level = |key: &str, default: i64| number(levels.get(key)).unwrap_or(default);
@@ -243,13 +243,13 @@ fn permitted<T>(outcome: Result<T, RoomError>) -> Result<(), RoomError> {
     }
 }
 
-fn content_of(state: &[EventRecord], event_type: &str) -> Option<CanonicalJsonObject> {
+fn content_of(state: &[SharedEvent], event_type: &str) -> Option<CanonicalJsonObject> {
     let event = state.iter().find(|event| event.is_state_of(event_type, ""))?;
     serde_json::from_str(event.content()).ok()
 }
 
 /// The state events of the new room, in an order in which each may be sent.
-fn copied_state(state: &[EventRecord], is_space: bool) -> Vec<Draft> {
+fn copied_state(state: &[SharedEvent], is_space: bool) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for event_type in COPIED {
         if let Some(content) = content_of(state, event_type) {
@@ -261,7 +261,7 @@ fn copied_state(state: &[EventRecord], is_space: bool) -> Vec<Draft> {
             drafts.push(Draft::state(event_type, "", object([(key, value.into())])));
         }
     }
-    let moves = |event: &&EventRecord| match event.event_type.as_str() {
+    let moves = |event: &&SharedEvent| match event.event_type.as_str() {
         "m.space.child" => is_space && event.content() != "{}",
         "m.room.member" => super::auth::membership_in(event.content()) == Some(Membership::Ban),
         _ => false,

@@ -1,11 +1,11 @@
 //! What one change writes.
 
 use super::{
-    MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError,
+    Listeners, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, StorageError,
     intern::{RoomNumber, UserNumber},
     positions::Position,
     schema::TableId,
-    wakes::{Concern, Wakes},
+    wakes::Concern,
 };
 
 /// Writes that become visible and durable together, or not at all.
@@ -192,12 +192,13 @@ impl Batch {
         }
     }
 
-    /// Tells that the batch is committed: its positions are done, and once they are visible those
-    /// who wait for it are woken; at once if it has none.
-    pub(super) fn announce(mut self, wakes: &Wakes) {
+    /// Tells that the batch is committed: what memory has of its rows is forgotten, its positions are
+    /// done, and once they are visible those who wait for it are woken; at once if it has none.
+    pub(super) fn announce(mut self, listeners: &Listeners) {
+        listeners.events.forget(&self);
         self.positions.sort_by_key(Position::value);
         let Some(last) = self.positions.pop() else {
-            wakes.wake(self.concerned.into_iter().map(|concern| concern.user));
+            listeners.wakes.wake(self.concerned.into_iter().map(|concern| concern.user));
             return;
         };
         // The last one first: none is visible before it is remembered whom they concern.

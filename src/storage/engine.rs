@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Batch, StorageError,
+    Batch, CachedEvents, StorageError,
     memory::{MemoryEngine, MemorySnapshot},
     rocks::{RocksEngine, RocksSnapshot},
     schema::TableId,
@@ -45,6 +45,11 @@ pub(crate) trait Read: Send + Sync {
         limit: usize,
         backwards: bool,
     ) -> impl Future<Output = Result<Rows, StorageError>> + Send;
+
+    /// The events in memory, as this reader may use them; none where there is no such cache.
+    fn cached_events(&self) -> Option<CachedEvents<'_>> {
+        None
+    }
 }
 
 /// The engines there are.
@@ -57,10 +62,9 @@ pub(super) enum Engine {
     RocksDb(RocksEngine),
 }
 
-/// A state that stays as it was, for as long as it is held. Rows deleted since are kept on disk for
-/// it: hold it for a request, not for a connection.
+/// A state that stays as it was.
 #[derive(Clone)]
-pub(crate) enum Snapshot {
+pub(super) enum EngineSnapshot {
     /// Of the memory engine.
     Memory(MemorySnapshot),
     /// Of the engine on disk.
@@ -114,10 +118,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> EngineSnapshot {
         match self {
-            Self::Memory(engine) => Snapshot::Memory(engine.snapshot()),
-            Self::RocksDb(engine) => Snapshot::RocksDb(engine.snapshot()),
+            Self::Memory(engine) => EngineSnapshot::Memory(engine.snapshot()),
+            Self::RocksDb(engine) => EngineSnapshot::RocksDb(engine.snapshot()),
         }
     }
 
@@ -179,4 +183,4 @@ macro_rules! read_by_engine {
     )*};
 }
 
-read_by_engine!(Engine, Snapshot);
+read_by_engine!(Engine, EngineSnapshot);

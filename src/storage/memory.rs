@@ -12,23 +12,22 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Batch, Durability, StorageError,
+    Batch, Durability, Listeners, StorageError,
     engine::{Pending, Rows},
     schema::TableId,
     stats::Counters,
-    wakes::Wakes,
 };
 
 /// Shared with snapshots; copied by the first write after one.
 type Tables = BTreeMap<TableId, Arc<BTreeMap<Vec<u8>, Vec<u8>>>>;
 
 /// An engine without a disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct MemoryEngine {
     tables: Arc<Mutex<Tables>>,
     reads: Arc<AtomicU64>,
     counters: Arc<Counters>,
-    wakes: Arc<Wakes>,
+    listeners: Listeners,
     /// Changes of this table fail.
     failing: Arc<Mutex<Option<TableId>>>,
 }
@@ -45,17 +44,17 @@ impl MemoryEngine {
         MemorySnapshot { tables: self.tables.lock().clone(), reads: Arc::clone(&self.reads) }
     }
 
-    /// An empty engine that wakes those who wait by `wakes`.
+    /// An empty engine that tells `listeners`.
     #[cfg(test)]
-    pub(super) fn new(wakes: Arc<Wakes>) -> Self {
-        Self { wakes, ..Self::default() }
+    pub(super) fn new(listeners: Listeners) -> Self {
+        Self { listeners, ..Self::default() }
     }
 
     /// Another engine with what is in this one now.
     #[cfg(test)]
-    pub(super) fn copied(&self, wakes: Arc<Wakes>) -> Self {
+    pub(super) fn copied(&self, listeners: Listeners) -> Self {
         let tables = Arc::new(Mutex::new(self.tables.lock().clone()));
-        Self { tables, wakes, ..Self::default() }
+        Self { tables, listeners, ..Self::default() }
     }
 
     /// How many reads there were, each of them a round trip for an engine across a network.
@@ -102,7 +101,7 @@ impl MemoryEngine {
         drop(tables);
         self.counters.group(batch.durability == Durability::Synced);
         self.counters.committed(batch.durability, std::time::Duration::ZERO);
-        batch.announce(&self.wakes);
+        batch.announce(&self.listeners);
         Ok(())
     }
 }

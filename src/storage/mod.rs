@@ -9,6 +9,7 @@ mod batch;
 pub mod bench;
 pub(crate) mod chunks;
 mod engine;
+mod events;
 pub(crate) mod intern;
 pub(crate) mod key;
 mod layout;
@@ -28,14 +29,16 @@ mod wakes;
 use std::sync::Arc;
 
 pub(crate) use batch::{Batch, Durability};
-pub(crate) use engine::{Pending, Read, Snapshot};
+pub(crate) use engine::{Pending, Read};
+pub(crate) use events::{CachedEvents, shared_events};
 pub(crate) use open::Settings;
 pub(crate) use positions::Position;
 pub(crate) use table::{Range, Table};
 pub(crate) use value::{Json, Value};
 pub(crate) use wakes::{Changes, Concern, RoomChanges, Waiter};
 
-use engine::{Engine, Rows};
+use engine::{Engine, EngineSnapshot, Rows};
+use events::EventCache;
 use intern::{RoomNumbers, UserNumber, UserNumbers};
 use positions::Positions;
 use schema::{META, TableId};
@@ -102,13 +105,44 @@ pub(crate) struct Db {
     shared: Arc<Shared>,
 }
 
+/// A state that stays as it was, for as long as it is held. Rows deleted since are kept on disk for
+/// it: hold it for a request, not for a connection.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    engine: EngineSnapshot,
+    events: Arc<EventCache>,
+    /// The cache's moment before the state was taken.
+    as_of: u64,
+}
+
+/// What is told of every commit, by the engine, once it is visible to readers.
+#[derive(Clone)]
+struct Listeners {
+    wakes: Arc<Wakes>,
+    events: Arc<EventCache>,
+}
+
 struct Shared {
     engine: Engine,
     positions: Arc<Positions>,
-    wakes: Arc<Wakes>,
+    listeners: Listeners,
     ceiling: tokio::sync::Mutex<()>,
     users: UserNumbers,
     rooms: RoomNumbers,
+}
+
+impl Listeners {
+    /// Those of a process with this much memory.
+    fn of_budget(budget_bytes: u64) -> Self {
+        Self { wakes: Arc::default(), events: Arc::new(EventCache::new(budget_bytes / 16)) }
+    }
+}
+
+/// Those of tests.
+impl Default for Listeners {
+    fn default() -> Self {
+        Self::of_budget(64 << 20)
+    }
 }
 
 const POSITION_CEILING: &str = "ceiling.positions";
@@ -117,22 +151,22 @@ impl Db {
     /// An empty database in memory, gone when dropped.
     #[cfg(test)]
     pub(crate) async fn in_memory() -> Self {
-        let wakes = Arc::<Wakes>::default();
-        let engine = Engine::Memory(memory::MemoryEngine::new(Arc::clone(&wakes)));
-        Self::over(engine, wakes).await.expect("an empty memory engine can be read")
+        let listeners = Listeners::default();
+        let engine = Engine::Memory(memory::MemoryEngine::new(listeners.clone()));
+        Self::over(engine, listeners).await.expect("an empty memory engine can be read")
     }
 
     /// Another database in memory with what is in this one now.
     #[cfg(test)]
     pub(crate) async fn copied(&self) -> Self {
         let Engine::Memory(engine) = &self.shared.engine else { panic!("not in memory") };
-        let wakes = Arc::<Wakes>::default();
-        let engine = Engine::Memory(engine.copied(Arc::clone(&wakes)));
-        Self::over(engine, wakes).await.expect("what was there can be read")
+        let listeners = Listeners::default();
+        let engine = Engine::Memory(engine.copied(listeners.clone()));
+        Self::over(engine, listeners).await.expect("what was there can be read")
     }
 
-    /// The database in `engine`, which wakes those who wait by `wakes`.
-    async fn over(engine: Engine, wakes: Arc<Wakes>) -> Result<Self, StorageError> {
+    /// The database in `engine`, which tells `listeners` what it commits.
+    async fn over(engine: Engine, listeners: Listeners) -> Result<Self, StorageError> {
         let ceiling = match engine.get(TableId::Meta, &encoded_meta_key(POSITION_CEILING)).await? {
             Some(bytes) => u64::from_bytes(&bytes)
                 .ok_or(StorageError::Corrupt { table: TableId::Meta.name() })?,
@@ -141,8 +175,8 @@ impl Db {
         Ok(Self {
             shared: Arc::new(Shared {
                 engine,
-                positions: Positions::starting_at(ceiling, Arc::clone(&wakes)),
-                wakes,
+                positions: Positions::starting_at(ceiling, Arc::clone(&listeners.wakes)),
+                listeners,
                 ceiling: tokio::sync::Mutex::new(()),
                 users: UserNumbers::of_users(),
                 rooms: RoomNumbers::of_rooms(),
@@ -200,7 +234,9 @@ impl Db {
 
     /// The state of now, unmoved by later commits.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.shared.engine.snapshot()
+        let as_of = self.shared.listeners.events.now();
+        let events = Arc::clone(&self.shared.listeners.events);
+        Snapshot { engine: self.shared.engine.snapshot(), events, as_of }
     }
 
     /// The next stream position. Take it as late as possible and commit at once: readers wait for
@@ -231,17 +267,17 @@ impl Db {
 
     /// Starts waiting for what concerns `user`: see [`Batch::wake`].
     pub(crate) fn wait_for(&self, user: UserNumber) -> Waiter {
-        self.shared.wakes.subscribe(user, || self.shared.positions.handed_out())
+        self.shared.listeners.wakes.subscribe(user, || self.shared.positions.handed_out())
     }
 
     /// Starts waiting for what concerns anybody.
     pub(crate) fn wait_for_any(&self) -> Waiter {
-        self.shared.wakes.subscribe_to_any()
+        self.shared.listeners.wakes.subscribe_to_any()
     }
 
     /// Wakes users for whom nothing has changed that has a position.
     pub(crate) fn wake(&self, users: &[UserNumber]) {
-        self.shared.wakes.wake(users.iter().copied());
+        self.shared.listeners.wakes.wake(users.iter().copied());
     }
 
     /// The numbers that stand for users.
@@ -261,32 +297,49 @@ fn encoded_meta_key(name: &str) -> Vec<u8> {
     key
 }
 
-/// The engine's futures as they are: one more around each would be paid for by every read.
-impl Read for Db {
-    fn get(
-        &self,
-        table: TableId,
-        key: &[u8],
-    ) -> impl Future<Output = Result<Option<Vec<u8>>, StorageError>> + Send {
-        self.shared.engine.get(table, key)
-    }
+/// Reading the latest state and reading a snapshot are the same, but for the engine. Its futures are
+/// handed on as they are: one more around each would be paid for by every read.
+macro_rules! reads {
+    ($($source:ident: $self:ident => $engine:expr, $cached:expr;)*) => {$(
+        impl Read for $source {
+            fn get(
+                &$self,
+                table: TableId,
+                key: &[u8],
+            ) -> impl Future<Output = Result<Option<Vec<u8>>, StorageError>> + Send {
+                $engine.get(table, key)
+            }
 
-    fn multi_get(
-        &self,
-        table: TableId,
-        keys: &[Vec<u8>],
-    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StorageError>> + Send {
-        self.shared.engine.multi_get(table, keys)
-    }
+            fn multi_get(
+                &$self,
+                table: TableId,
+                keys: &[Vec<u8>],
+            ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StorageError>> + Send {
+                $engine.multi_get(table, keys)
+            }
 
-    fn scan(
-        &self,
-        table: TableId,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-        backwards: bool,
-    ) -> impl Future<Output = Result<Rows, StorageError>> + Send {
-        self.shared.engine.scan(table, start, end, limit, backwards)
-    }
+            fn scan(
+                &$self,
+                table: TableId,
+                start: &[u8],
+                end: Option<&[u8]>,
+                limit: usize,
+                backwards: bool,
+            ) -> impl Future<Output = Result<Rows, StorageError>> + Send {
+                $engine.scan(table, start, end, limit, backwards)
+            }
+
+            fn cached_events(&$self) -> Option<CachedEvents<'_>> {
+                Some($cached)
+            }
+        }
+    )*};
+}
+
+reads! {
+    Db: self => self.shared.engine, {
+        let events = &self.shared.listeners.events;
+        events.as_of(events.now())
+    };
+    Snapshot: self => self.engine, self.events.as_of(self.as_of);
 }

@@ -4,19 +4,17 @@ use std::{
     fs::{DirBuilder, File},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use ruma::OwnedServerName;
 
 use super::{
-    Batch, Db, StorageError,
+    Batch, Db, Listeners, StorageError,
     engine::Engine,
     migrations::{self, MIGRATIONS, SCHEMA_VERSION, VERSION},
     rocks::RocksEngine,
     schema::META,
     value::Value,
-    wakes::Wakes,
 };
 
 const SERVER_NAME: &str = "server_name";
@@ -110,8 +108,8 @@ impl Db {
     pub(crate) async fn open(data_dir: &Path, settings: &Settings) -> Result<Self, OpenError> {
         let directory = data_dir.to_owned();
         let (budget_bytes, sync) = (settings.memory_budget_bytes, settings.sync);
-        let wakes = Arc::<Wakes>::default();
-        let for_engine = Arc::clone(&wakes);
+        let listeners = Listeners::of_budget(budget_bytes);
+        let for_engine = listeners.clone();
         let engine = tokio::task::spawn_blocking(move || {
             open_engine(directory, budget_bytes, sync, for_engine)
         })
@@ -121,7 +119,7 @@ impl Db {
             source: io::Error::other(stopped),
         })??;
         let storage = |source| OpenError::Storage { directory: data_dir.to_owned(), source };
-        let db = Self::over(Engine::RocksDb(engine), wakes).await.map_err(storage)?;
+        let db = Self::over(Engine::RocksDb(engine), listeners).await.map_err(storage)?;
         db.check_identity(data_dir, settings).await?;
         Ok(db)
     }
@@ -161,13 +159,13 @@ fn open_engine(
     directory: PathBuf,
     budget_bytes: u64,
     sync: bool,
-    wakes: Arc<Wakes>,
+    listeners: Listeners,
 ) -> Result<RocksEngine, OpenError> {
     let files = directory.join(DIRECTORY);
     if let Err(source) = create_durably(&files) {
         return Err(OpenError::Directory { directory, source });
     }
-    RocksEngine::open(&files, budget_bytes, sync, wakes).map_err(|source| {
+    RocksEngine::open(&files, budget_bytes, sync, listeners).map_err(|source| {
         if is_locked(&source) {
             OpenError::InUse { directory }
         } else {

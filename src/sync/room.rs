@@ -15,7 +15,7 @@ use crate::{
     rooms::{
         Boundary, Room, RoomError, Viewer, Visibility,
         auth::membership_in,
-        record::{EventNumber, EventRecord, Membership, UserRoom},
+        record::{EventNumber, Membership, SharedEvent, UserRoom},
         sent_members::Sending,
     },
     storage::{Range, Snapshot, StorageError, intern::UserNumber, schema::ACCOUNT_DATA},
@@ -25,7 +25,7 @@ use crate::{
 /// Names that stand for a room without a name: at most this many.
 const HEROES: usize = 5;
 
-type Numbered = Vec<(EventNumber, EventRecord)>;
+type Numbered = Vec<(EventNumber, SharedEvent)>;
 
 /// Reads one room for one response.
 pub(super) struct RoomReader<'a> {
@@ -233,7 +233,7 @@ impl RoomReader<'_> {
         let Excerpt { visibility, stretch, state } = excerpt;
         let viewer = Viewer::from(self.session);
         let show = async |events: Numbered| {
-            let events: Vec<EventRecord> = events.into_iter().map(|(_, event)| event).collect();
+            let events: Vec<SharedEvent> = events.into_iter().map(|(_, event)| event).collect();
             let rooms = &self.sync.rooms;
             rooms.client_events(self.at, &viewer, &self.room, &visibility, &events, false).await
         };
@@ -344,7 +344,7 @@ fn add_unseen_changes(state: &mut Numbered, timeline: &Numbered, later: Numbered
         if shown.contains(&number) {
             continue;
         }
-        let same = |(_, old): &(EventNumber, EventRecord)| {
+        let same = |(_, old): &(EventNumber, SharedEvent)| {
             event.event_type == old.event_type && event.state_key == old.state_key
         };
         // Where the timeline shows another event of that key, a client lets it win in any case.

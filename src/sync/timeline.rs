@@ -5,7 +5,7 @@ use ruma::api::Direction;
 use crate::{
     rooms::{
         Boundary, EventFilter, Room, RoomError, Rooms, Visibility,
-        record::{EventNumber, EventRecord},
+        record::{EventNumber, SharedEvent},
     },
     storage::Snapshot,
 };
@@ -21,7 +21,7 @@ const MAX_LOOKED_AT: usize = 5_000;
 #[derive(Debug, Default)]
 pub(super) struct Stretch {
     /// Oldest first.
-    pub(super) events: Vec<(EventNumber, EventRecord)>,
+    pub(super) events: Vec<(EventNumber, SharedEvent)>,
     /// Something wanted lies between the begin of the window and the first event.
     pub(super) limited: bool,
     /// Where the stretch begins: everything wanted after this is in it. None if it is empty.

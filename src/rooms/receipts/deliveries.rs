@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::{ReadUpTo, ReceiptSlot, Receipts};
 use crate::{
     config,
-    rooms::{Room, record::EventRecord},
+    rooms::{Room, record::SharedEvent},
     storage::{
         Batch, Json, StorageError,
         intern::{RoomNumber, UserNumber},
@@ -78,7 +78,7 @@ impl Receipts {
         &self,
         session: &Session,
         room: &Room,
-        events: impl IntoIterator<Item = &'e EventRecord>,
+        events: impl IntoIterator<Item = &'e SharedEvent>,
         position: u64,
     ) {
         let Some(deliveries) = &self.deliveries else { return };

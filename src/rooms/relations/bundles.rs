@@ -13,12 +13,13 @@ use crate::{
         Room, Rooms, Viewer, Visibility,
         error::RoomError,
         event::push_text,
-        record::EventRecord,
+        record::{EventNumber, EventRecord, SharedEvent},
         show::{Unsigned, splice},
     },
     storage::{
         Range, Read,
-        schema::{BUNDLED, EVENTS, RELATIONS, THREAD_PARTICIPANTS},
+        schema::{BUNDLED, RELATIONS, THREAD_PARTICIPANTS},
+        shared_events,
     },
 };
 
@@ -45,7 +46,7 @@ pub(in crate::rooms) struct Frame<'a> {
 
 /// What is shown of a thread.
 struct Thread {
-    latest: EventRecord,
+    latest: SharedEvent,
     count: usize,
     participated: bool,
 }
@@ -58,7 +59,7 @@ impl Rooms {
         &self,
         at: &impl Read,
         frame: Frame<'_>,
-        events: &[EventRecord],
+        events: &[SharedEvent],
     ) -> Result<Bundles, RoomError> {
         let mut bundles = Bundles::new();
         for event in self.with_children(at, frame.room, events.iter()).await? {
@@ -98,9 +99,9 @@ impl Rooms {
         &self,
         at: &impl Read,
         room: &Room,
-        events: impl IntoIterator<Item = &'e EventRecord>,
-    ) -> Result<Vec<&'e EventRecord>, RoomError> {
-        let events: Vec<&EventRecord> =
+        events: impl IntoIterator<Item = &'e SharedEvent>,
+    ) -> Result<Vec<&'e SharedEvent>, RoomError> {
+        let events: Vec<&SharedEvent> =
             events.into_iter().filter(|event| !event.is_state()).collect();
         if events.is_empty() {
             return Ok(events);
@@ -122,11 +123,11 @@ impl Rooms {
         event: &EventRecord,
         kind: RelationKind,
         limit: usize,
-    ) -> Result<Vec<EventRecord>, RoomError> {
+    ) -> Result<Vec<SharedEvent>, RoomError> {
         let range = Range::prefix(&(room.number, &*event.event_id, kind));
         let rows = RELATIONS.scan_back(at, &range, limit).await?;
-        let keys = rows.iter().map(|(_, row)| (room.number, row.event));
-        Ok(EVENTS.multi_get(at, keys).await?.into_iter().flatten().collect())
+        let numbers: Vec<EventNumber> = rows.iter().map(|(_, row)| row.event).collect();
+        Ok(shared_events(at, room.number, &numbers).await?.into_iter().flatten().collect())
     }
 
     /// The most recent valid replacement of an event; none if the event was redacted.
@@ -135,7 +136,7 @@ impl Rooms {
         at: &impl Read,
         frame: Frame<'_>,
         event: &EventRecord,
-    ) -> Result<Option<EventRecord>, RoomError> {
+    ) -> Result<Option<SharedEvent>, RoomError> {
         if event.redacted_by.is_some() {
             return Ok(None);
         }

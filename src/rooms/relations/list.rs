@@ -9,11 +9,12 @@ use serde_json::value::RawValue;
 
 use super::{Relation, RelationKind};
 use crate::{
-    rooms::{Boundary, Room, Rooms, Viewer, Visibility, error::RoomError, record::EventRecord},
-    storage::{
-        Range, Read,
-        schema::{EVENTS, RELATIONS},
+    rooms::{
+        Boundary, Room, Rooms, Viewer, Visibility,
+        error::RoomError,
+        record::{EventNumber, SharedEvent},
     },
+    storage::{Range, Read, schema::RELATIONS, shared_events},
     users::session::Session,
 };
 
@@ -155,7 +156,7 @@ impl Rooms {
         visibility: &Visibility,
         request: &RelatedRequest,
         limit: usize,
-    ) -> Result<(Vec<EventRecord>, Option<i64>), RoomError> {
+    ) -> Result<(Vec<SharedEvent>, Option<i64>), RoomError> {
         let kinds = match &request.rel_type {
             Some(rel_type) => vec![RelationKind::named(rel_type)],
             None => RelationKind::ALL.to_vec(),
@@ -168,8 +169,8 @@ impl Rooms {
                 .children(at, room, parent, &kinds, (after, upto), step, request.direction)
                 .await?;
             let exhausted = rows.len() < step;
-            let keys = rows.iter().map(|(_, row)| (room.number, row.event));
-            let records = EVENTS.multi_get(at, keys).await?;
+            let numbers: Vec<EventNumber> = rows.iter().map(|(_, row)| row.event).collect();
+            let records = shared_events(at, room.number, &numbers).await?;
             let mut last = None;
             for ((key, row), record) in rows.into_iter().zip(records) {
                 if found.len() == limit {
@@ -219,10 +220,11 @@ impl Rooms {
             }
             parents.clear();
             if depth < MAX_DEPTH {
-                let keys = children.iter().map(|(_, row)| (room.number, row.event));
-                for record in EVENTS.multi_get(at, keys).await?.into_iter().flatten() {
+                let numbers: Vec<EventNumber> = children.iter().map(|(_, row)| row.event).collect();
+                let records = shared_events(at, room.number, &numbers).await?;
+                for record in records.into_iter().flatten() {
                     if known.len() < MAX_PARENTS && known.insert(record.event_id.clone()) {
-                        parents.push(record.event_id);
+                        parents.push(record.event_id.clone());
                     }
                 }
             }
@@ -244,7 +246,7 @@ impl Rooms {
         relations: BTreeMap<i64, Relation>,
         limit: usize,
         backward: bool,
-    ) -> Result<(Vec<EventRecord>, Option<i64>), RoomError> {
+    ) -> Result<(Vec<SharedEvent>, Option<i64>), RoomError> {
         let mut rows: Vec<(i64, Relation)> = relations.into_iter().collect();
         if backward {
             rows.reverse();
@@ -252,8 +254,8 @@ impl Rooms {
         let mut found = Vec::new();
         let mut last = None;
         for step in rows.chunks(limit.max(50)) {
-            let keys = step.iter().map(|(_, row)| (room.number, row.event));
-            let records = EVENTS.multi_get(at, keys).await?;
+            let numbers: Vec<EventNumber> = step.iter().map(|(_, row)| row.event).collect();
+            let records = shared_events(at, room.number, &numbers).await?;
             for ((key, _), record) in step.iter().zip(records) {
                 if found.len() == limit {
                     return Ok((found, last));

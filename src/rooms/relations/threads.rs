@@ -2,18 +2,23 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidthreads>
 
+use std::sync::Arc;
+
 use ruma::{EventId, RoomId};
 
 use super::{RelatedPage, RelationKind};
 use crate::{
     rooms::{
-        Boundary, Room, Rooms, Viewer, Visibility, error::RoomError, record::EventRecord,
+        Boundary, Room, Rooms, Viewer, Visibility,
+        error::RoomError,
+        record::{EventRecord, SharedEvent},
         redaction::emptied,
     },
     storage::{
         Range, Read,
         intern::UserNumber,
-        schema::{EVENT_IDS, EVENTS, RELATIONS, THREAD_EVENTS, THREAD_PARTICIPANTS},
+        schema::{EVENT_IDS, RELATIONS, THREAD_EVENTS, THREAD_PARTICIPANTS},
+        shared_events,
     },
     users::session::Session,
 };
@@ -51,7 +56,7 @@ impl Rooms {
         }
         let limit = limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
         let mut upto = from.unwrap_or(now).min(now);
-        let mut roots: Vec<EventRecord> = Vec::new();
+        let mut roots: Vec<SharedEvent> = Vec::new();
         let mut looked_at = 0;
         let next = 'rows: loop {
             let mut range = Range::prefix(&(room.number,));
@@ -104,16 +109,18 @@ impl Rooms {
         room: &Room,
         visibility: &Visibility,
         thread: &EventId,
-    ) -> Result<Option<EventRecord>, RoomError> {
+    ) -> Result<Option<SharedEvent>, RoomError> {
         let Some((in_room, number)) = EVENT_IDS.get(at, thread).await? else { return Ok(None) };
         if in_room != room.number {
             return Ok(None);
         }
-        match EVENTS.get(at, &(in_room, number)).await? {
+        match shared_events(at, in_room, &[number]).await?.pop().flatten() {
             // As a client shows it that puts threads together by itself.
             Some(record) if visibility.ignores(&record) => {
                 let visible = visibility.allows_whoever_sent(&record);
-                visible.then(|| emptied(record, &room.rules)).transpose()
+                visible
+                    .then(|| emptied(Arc::unwrap_or_clone(record), &room.rules).map(Arc::new))
+                    .transpose()
             }
             record => Ok(record.filter(|record| visibility.allows(record))),
         }

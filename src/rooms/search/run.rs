@@ -13,7 +13,7 @@ use crate::{
     rooms::{
         Boundary, EventFilter, Room, RoomError, Rooms, Viewer, Visibility,
         profile::Profile,
-        record::{EventNumber, EventRecord, Membership},
+        record::{EventNumber, EventRecord, Membership, SharedEvent},
         relations::Frame,
     },
     storage::{
@@ -128,7 +128,7 @@ pub(crate) struct Surroundings {
 struct Match {
     place: Place,
     rank: f64,
-    record: EventRecord,
+    record: SharedEvent,
 }
 
 /// One search on its way.
@@ -293,6 +293,8 @@ impl Search<'_> {
     ) -> Result<Vec<Match>, RoomError> {
         let keys = some.iter().map(|(_, room, number)| (*room, *number));
         let records = EVENTS.multi_get(&self.at, keys).await?;
+        let records: Vec<Option<SharedEvent>> =
+            records.into_iter().map(|record| record.map(Arc::new)).collect();
         let with_ids = some
             .iter()
             .zip(&records)
@@ -342,9 +344,9 @@ impl Search<'_> {
         &self,
         room: &Room,
         visibility: &Visibility,
-        record: EventRecord,
+        record: SharedEvent,
         may_be_edited: bool,
-    ) -> Result<Option<(f64, EventRecord)>, RoomError> {
+    ) -> Result<Option<(f64, SharedEvent)>, RoomError> {
         let viewer = Viewer::from(self.session);
         let frame =
             Frame { viewer: &viewer, room, visibility, now_ms: self.rooms.clock().now_ms() };
@@ -363,7 +365,7 @@ impl Search<'_> {
             }
             let last = self.rooms.replacement(&self.at, frame, &original).await?;
             let is_last = last.is_some_and(|last| last.event_id == record.event_id);
-            return Ok(fits(&record).filter(|_| is_last).map(|rank| (rank, original)));
+            return Ok(fits(&record).filter(|_| is_last).map(|rank| (rank, Arc::new(original))));
         }
         let last = if may_be_edited {
             self.rooms.replacement(&self.at, frame, &record).await?
@@ -398,7 +400,7 @@ impl Search<'_> {
             room: Group::Room(room.number),
             sender_id: record.sender_id.clone(),
             sender: Group::Sender(record.sender),
-            event_id: record.event_id,
+            event_id: record.event_id.clone(),
             event: shown.pop().ok_or(RoomError::Corrupt { what: "an event" })?,
             surroundings,
         })
@@ -408,7 +410,7 @@ impl Search<'_> {
         &self,
         room: &Room,
         visibility: &Visibility,
-        events: &[EventRecord],
+        events: &[SharedEvent],
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let viewer = Viewer::from(self.session);
         self.rooms.client_events(&self.at, &viewer, room, visibility, events, true).await
@@ -418,7 +420,7 @@ impl Search<'_> {
         &self,
         room: &Room,
         visibility: &Visibility,
-        record: &EventRecord,
+        record: &SharedEvent,
         around: Around,
     ) -> Result<Surroundings, RoomError> {
         let key = record.timeline_key();
@@ -435,7 +437,7 @@ impl Search<'_> {
         let end = Boundary(after.last().map_or(key, |(key, _)| *key));
         let mut profiles = Vec::new();
         if around.profiles {
-            let mut all: Vec<(i64, EventRecord)> = vec![(key, record.clone())];
+            let mut all: Vec<(i64, SharedEvent)> = vec![(key, Arc::clone(record))];
             all.extend(before.iter().chain(&after).cloned());
             for (_, member) in self.rooms.senders(&self.at, room, &all).await? {
                 if let Some(user) = member.state_key.as_deref().and_then(|key| key.try_into().ok())
@@ -444,7 +446,7 @@ impl Search<'_> {
                 }
             }
         }
-        let records = |events: Vec<(i64, EventRecord)>| -> Vec<EventRecord> {
+        let records = |events: Vec<(i64, SharedEvent)>| -> Vec<SharedEvent> {
             events.into_iter().map(|(_, event)| event).collect()
         };
         Ok(Surroundings {

@@ -18,8 +18,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::store::{Store, failed};
 use crate::storage::{
-    Batch, Durability, StorageError, engine::Pending, schema::TableId, stats::Counters,
-    wakes::Wakes,
+    Batch, Durability, Listeners, StorageError, engine::Pending, schema::TableId, stats::Counters,
 };
 
 /// A group takes no further batch once it has this many bytes: it is copied as a whole, and those
@@ -75,11 +74,11 @@ struct Closed;
 
 impl Committer {
     /// Starts the thread. It ends when the database is closed, or nobody holds it any more.
-    pub(super) fn start(store: Arc<Store>, wakes: Arc<Wakes>, sync: bool) -> Self {
+    pub(super) fn start(store: Arc<Store>, listeners: Listeners, sync: bool) -> Self {
         let (jobs, queue) = channel();
         let counters = Arc::<Counters>::default();
         let committing =
-            Thread { store, wakes, sync, counters: Arc::clone(&counters), stopped: None };
+            Thread { store, listeners, sync, counters: Arc::clone(&counters), stopped: None };
         let thread = thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || committing.run(&queue))
@@ -120,7 +119,7 @@ impl Committer {
 
 struct Thread {
     store: Arc<Store>,
-    wakes: Arc<Wakes>,
+    listeners: Listeners,
     /// Whether to sync at all. Off only where a test shows that its absence is noticed.
     sync: bool,
     counters: Arc<Counters>,
@@ -221,7 +220,7 @@ impl Thread {
                 }
                 (None, Ok(())) => {
                     let durability = queued.batch.durability;
-                    queued.batch.announce(&self.wakes);
+                    queued.batch.announce(&self.listeners);
                     self.counters.committed(durability, queued.since.elapsed());
                     Ok(())
                 }
@@ -289,8 +288,8 @@ mod tests {
             outcomes.push(Pending::new(outcome));
         }
         drop(jobs);
-        let wakes = Arc::default();
-        Thread { store, wakes, sync: true, counters: Arc::clone(&counters), stopped: None }
+        let listeners = Listeners::default();
+        Thread { store, listeners, sync: true, counters: Arc::clone(&counters), stopped: None }
             .run(&queue);
         (futures::future::join_all(outcomes).await, counters)
     }

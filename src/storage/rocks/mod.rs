@@ -12,11 +12,10 @@ use self_cell::self_cell;
 use tokio::sync::Semaphore;
 
 use super::{
-    Batch, StorageError,
+    Batch, Listeners, StorageError,
     engine::{Pending, Rows},
     schema::TableId,
     stats::{Counters, Memory, Stats, TableSize},
-    wakes::Wakes,
 };
 use commit::Committer;
 use store::{Store, Tiers, Wanted, failed, needs_disk};
@@ -191,10 +190,10 @@ impl RocksEngine {
         path: &Path,
         memory_budget_bytes: u64,
         sync: bool,
-        wakes: Arc<Wakes>,
+        listeners: Listeners,
     ) -> Result<Self, rocksdb::Error> {
         let store = Arc::new(Store::open(path, memory_budget_bytes)?);
-        let committer = Committer::start(Arc::clone(&store), wakes, sync);
+        let committer = Committer::start(Arc::clone(&store), listeners, sync);
         Ok(Self {
             store,
             committer: Arc::new(committer),
@@ -330,13 +329,16 @@ impl RocksSnapshot {
 mod tests {
     use super::*;
     use crate::storage::{
-        Range, Read as _, Snapshot, engine::Engine, key::AsKey, schema::TEST_RANGES,
+        Range, Read as _,
+        engine::{Engine, EngineSnapshot},
+        key::AsKey,
+        schema::TEST_RANGES,
     };
 
     fn engine(directory: &Path) -> RocksEngine {
         // Write buffers count against the cache in pieces of 256 KiB, which fill some of the parts of
         // a small cache: enough that each part has room for what is read.
-        RocksEngine::open(directory, 512 << 20, true, Arc::default()).unwrap()
+        RocksEngine::open(directory, 512 << 20, true, Listeners::default()).unwrap()
     }
 
     fn key(row: u64) -> Vec<u8> {
@@ -380,7 +382,7 @@ mod tests {
             let engine = cold(directory.path()).await;
             let keys = [key(3), key(200), key(99)];
             let found = if snapshot {
-                let at = Snapshot::RocksDb(engine.snapshot());
+                let at = EngineSnapshot::RocksDb(engine.snapshot());
                 assert_eq!(TEST_RANGES.scan(&at, &Range::all(), 500).await.unwrap().len(), 100);
                 at.multi_get(TableId::TestRanges, &keys).await.unwrap()
             } else {

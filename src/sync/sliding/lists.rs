@@ -223,7 +223,7 @@ impl Sliding {
                 let is_child = event.event_type == "m.space.child"
                     && serde_json::from_str(event.content())
                         .is_ok_and(|content: Content| !content.via.is_empty());
-                children.extend(event.state_key.filter(|_| is_child));
+                children.extend(event.state_key.clone().filter(|_| is_child));
             }
         }
         Ok(children)

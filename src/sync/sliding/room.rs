@@ -18,7 +18,7 @@ use crate::{
     push::Whose,
     rooms::{
         Boundary, EventFilter, Room, Viewer, Visibility,
-        record::{EventRecord, Membership},
+        record::{Membership, SharedEvent},
     },
     storage::{Snapshot, StorageError, schema::USER_ROOMS},
     sync::{timeline::latest, v3::Sync},
@@ -136,10 +136,10 @@ impl Reader<'_> {
         let filter = EventFilter::any(details.timeline_limit);
         let window = (Boundary::at_position(after), Boundary::at_position(self.until));
         let stretch = latest(rooms, self.at, &room, &visibility, window, &filter).await?;
-        let timeline: Vec<EventRecord> =
+        let timeline: Vec<SharedEvent> =
             stretch.events.into_iter().map(|(_, event)| event).collect();
 
-        let changes: Vec<EventRecord> = match before {
+        let changes: Vec<SharedEvent> = match before {
             Some(sent) => rooms
                 .state_delta(self.at, &room, sent.upto, self.until)
                 .await?
@@ -235,7 +235,7 @@ impl Reader<'_> {
         let own = rooms
             .state_event_at(self.at, &room, "m.room.member", self.session.user_id.as_str(), until)
             .await?;
-        let own: Vec<EventRecord> = own.into_iter().collect();
+        let own: Vec<SharedEvent> = own.into_iter().collect();
         let mut response = RoomResponse {
             required_state: self.show(&room, &visibility, &own).await?,
             bump_stamp: Some(until),
@@ -245,7 +245,7 @@ impl Reader<'_> {
             let filter = EventFilter::any(sent.timeline_limit.max(1));
             let window = (Boundary::at_position(sent.upto), Boundary::at_position(until));
             let stretch = latest(rooms, self.at, &room, &visibility, window, &filter).await?;
-            let timeline: Vec<EventRecord> =
+            let timeline: Vec<SharedEvent> =
                 stretch.events.into_iter().map(|(_, event)| event).collect();
             response.limited = stretch.limited;
             response.prev_batch = stretch.start.map(|start| start.to_string());
@@ -257,7 +257,7 @@ impl Reader<'_> {
     }
 
     /// How many of these events happened since the last answer; none counts on a new connection.
-    fn live(&self, timeline: &[EventRecord]) -> usize {
+    fn live(&self, timeline: &[SharedEvent]) -> usize {
         let since = self.state.position;
         if since == 0 {
             return 0;
@@ -269,8 +269,8 @@ impl Reader<'_> {
     async fn add_senders(
         &self,
         room: &Room,
-        timeline: &[EventRecord],
-        state: &mut Vec<EventRecord>,
+        timeline: &[SharedEvent],
+        state: &mut Vec<SharedEvent>,
         members: &mut BTreeSet<String>,
     ) -> Result<(), SlidingError> {
         let there: BTreeSet<String> = state
@@ -295,8 +295,8 @@ impl Reader<'_> {
     }
 
     /// The position of the last event that moves the room up.
-    async fn bump_stamp(&self, room: &Room, timeline: &[EventRecord]) -> Result<u64, SlidingError> {
-        let bumps = |event: &&EventRecord| BUMPING.contains(&event.event_type.as_str());
+    async fn bump_stamp(&self, room: &Room, timeline: &[SharedEvent]) -> Result<u64, SlidingError> {
+        let bumps = |event: &&SharedEvent| BUMPING.contains(&event.event_type.as_str());
         if let Some(event) = timeline.iter().rev().find(bumps) {
             return Ok(event.position);
         }
@@ -357,7 +357,7 @@ impl Reader<'_> {
         &self,
         room: &Room,
         visibility: &Visibility,
-        events: &[EventRecord],
+        events: &[SharedEvent],
     ) -> Result<Vec<Box<RawValue>>, SlidingError> {
         let viewer = Viewer::from(self.session);
         let rooms = &self.sync.rooms;

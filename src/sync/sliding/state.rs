@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{SlidingError, room::Reader};
-use crate::rooms::{Room, record::EventRecord};
+use crate::rooms::{Room, record::SharedEvent};
 
 /// Types and state keys: `*` stands for all, `$ME` for the user, `$LAZY` for members who matter.
 pub(super) type Required = BTreeSet<(String, String)>;
@@ -41,7 +41,7 @@ impl Reader<'_> {
         &self,
         room: &Room,
         required: &Required,
-    ) -> Result<Vec<EventRecord>, SlidingError> {
+    ) -> Result<Vec<SharedEvent>, SlidingError> {
         let rooms = &self.sync.rooms;
         let me = self.session.user_id.as_str();
         if required.iter().any(|(of, key)| of == ANY || key == ANY) {
