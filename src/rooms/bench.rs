@@ -56,6 +56,9 @@ impl Default for Bench {
 
 impl Bench {
     /// Takes the content of a message as a client sends it, and brings it into canonical form.
+    ///
+    /// # Panics
+    /// If it has none.
     pub fn canonical(&self, number: usize) -> String {
         let body = format!("message {number}: shall we meet at the usual place at noon?");
         let html = format!("<p>message <em>{number}</em>: shall we meet at the usual place?</p>");
@@ -70,6 +73,9 @@ impl Bench {
     }
 
     /// Makes the event of a message: content hash, signature, ID. Returns its JSON.
+    ///
+    /// # Panics
+    /// If `canonical` is no content.
     pub fn build(&self, canonical: &str) -> Box<str> {
         let draft = Draft::message("m.room.message", content(canonical).expect("canonical JSON"));
         let raw: &RawValue = serde_json::from_str(canonical).expect("JSON");

@@ -324,17 +324,14 @@ impl Rooms {
     ) -> Result<Option<SnapshotNumber>, RoomError> {
         // The latest may not be in `at` yet.
         if position < u64::MAX && !room.has_failed() {
-            let known = *room.current_since.lock();
-            let known = match known {
-                Some(known) => Some(known),
-                None => {
-                    let last = last_snapshot(self.db(), room.number).await?;
-                    // What a writer noted in the meantime is newer.
-                    let mut noted = room.current_since.lock();
-                    *noted = (*noted).or(last);
-                    *noted
-                }
-            };
+            let mut known = *room.current_since.lock();
+            if known.is_none() {
+                let last = last_snapshot(self.db(), room.number).await?;
+                // What a writer noted in the meantime is newer.
+                let mut noted = room.current_since.lock();
+                *noted = (*noted).or(last);
+                known = *noted;
+            }
             if let Some((_, id)) = known.filter(|(since, _)| *since <= position) {
                 return Ok(Some(id));
             }
