@@ -265,18 +265,21 @@ impl Accepted {
         match self {
             Self::Tcp(stream, from) => connection::serve(stream, Peer::Tcp(from.ip()), app).await,
             Self::Unix(stream) => connection::serve(stream, Peer::Unix, app).await,
+            // Several kilobytes, which connections without TLS would have to have room for too.
             Self::Tls(stream, from, acceptor) => {
-                let handshake = timeout(app.limits().first_request, acceptor.accept(stream));
-                match unless_stopping(app.stopping(), handshake).await {
-                    Some(Ok(Ok(stream))) => {
-                        connection::serve(stream, Peer::Tcp(from.ip()), app).await;
-                    }
-                    Some(Ok(Err(error))) => debug!(%error, "TLS handshake failed"),
-                    Some(Err(_elapsed)) => debug!("TLS handshake took too long"),
-                    None => {}
-                }
+                Box::pin(serve_tls(stream, from, acceptor, app)).await;
             }
         }
+    }
+}
+
+async fn serve_tls(stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, app: App) {
+    let handshake = timeout(app.limits().first_request, acceptor.accept(stream));
+    match unless_stopping(app.stopping(), handshake).await {
+        Some(Ok(Ok(stream))) => connection::serve(stream, Peer::Tcp(from.ip()), app).await,
+        Some(Ok(Err(error))) => debug!(%error, "TLS handshake failed"),
+        Some(Err(_elapsed)) => debug!("TLS handshake took too long"),
+        None => {}
     }
 }
 
