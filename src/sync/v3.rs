@@ -177,8 +177,7 @@ impl Sync {
         tokio::select! {
             () = waiter.woken() => {
                 // What woke it may be that its device is gone.
-                let device = self.sessions.device(session.user, &session.device_id).await?;
-                if device.is_none() {
+                if !self.sessions.has_device(session.user, &session.device_id).await? {
                     return Err(SyncError::LoggedOut);
                 }
                 Ok(true)

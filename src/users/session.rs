@@ -526,6 +526,18 @@ impl Sessions {
         Ok(row.map(|Json(device)| device))
     }
 
+    /// Whether a user has this device.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn has_device(
+        &self,
+        user: UserNumber,
+        device_id: &DeviceId,
+    ) -> Result<bool, StorageError> {
+        DEVICES.contains(&self.shared.db, &(user, device_id)).await
+    }
+
     /// Makes a device that nobody is logged in on, or renames one that is there; true if it is new.
     /// For application services, which need no tokens.
     ///

@@ -91,7 +91,7 @@ pub(crate) async fn update_device(
     // Spec: "If not given, the display name is unchanged."
     let known = match request.display_name {
         Some(name) => sessions.rename_device(session.user, id, Some(name)).await?,
-        None => sessions.device(session.user, id).await?.is_some(),
+        None => sessions.has_device(session.user, id).await?,
     };
     if known {
         Ok((StatusCode::OK, Ruma(update_device::v3::Response::new())))
