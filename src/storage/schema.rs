@@ -368,6 +368,8 @@ tables! {
     /// Messages that wait for devices on other servers: by server, stream position and a number, the
     /// content of an EDU.
     TO_DEVICE_OUT = ToDeviceOut "to_device_out" [Layout::TEXT]: (OwnedServerName, u64, u32) => Vec<u8>;
+    /// Up to which stream position they were queued on a day, in days since the Unix epoch.
+    TO_DEVICE_OUT_DAYS = ToDeviceOutDays "to_device_out_days": (OwnedServerName, u64) => u64;
     /// Messages between devices that other servers sent, by sender and ID, with the time at which
     /// they came, in ms since the Unix epoch: each counts once.
     TO_DEVICE_SEEN = ToDeviceSeen "to_device_seen": (OwnedUserId, String) => u64;

@@ -142,9 +142,7 @@ impl Exchange {
         if !load.messages.is_empty() {
             // If this is lost they are sent again, and known by their IDs.
             let mut batch = Batch::unsynced();
-            for (position, number) in &load.messages {
-                TO_DEVICE_OUT.delete(&mut batch, &(server, *position, *number));
-            }
+            self.e2ee.to_device.arrived(&mut batch, server, &load.messages).await?;
             self.db.commit(batch).await?;
         }
         for (user, mark, told) in &load.lists {

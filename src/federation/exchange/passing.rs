@@ -11,6 +11,7 @@ use ruma::{
         TypingContent,
     },
     events::receipt::{Receipt, ReceiptThread},
+    presence::PresenceState,
     serde::Raw,
 };
 
@@ -188,15 +189,46 @@ impl Exchange {
 
     async fn tell_presence_of(&self, user: UserNumber) -> Result<(), StorageError> {
         let servers = self.presence.servers(user, self.rooms.server_name()).await?;
-        let Some((status, ago)) = self.presence.status(user) else { return Ok(()) };
+        let Some(update) = self.update_of(user).await? else { return Ok(()) };
+        self.pass_on(servers.into_iter().collect(), |passing, _| {
+            passing.add_presence(update.clone());
+        });
+        Ok(())
+    }
+
+    /// What others are told of a user; none if nothing is known.
+    async fn update_of(&self, user: UserNumber) -> Result<Option<PresenceUpdate>, StorageError> {
+        let Some((status, ago)) = self.presence.status(user) else { return Ok(None) };
         let user_id = self.db.users().name(&self.db, user).await?;
         let ago = UInt::new_saturating(ago.unwrap_or_default());
         let mut update = PresenceUpdate::new(user_id, status.level.state(), ago);
         update.currently_active = status.currently_active;
         update.status_msg = status.message;
-        self.pass_on(servers.into_iter().collect(), |passing, _| {
-            passing.add_presence(update.clone());
-        });
+        Ok(Some(update))
+    }
+
+    /// Tells servers in a room of these users of this one who are in it, as far as they are there.
+    pub(super) async fn tell_who_is_there(
+        &self,
+        room: &Room,
+        users: &[UserNumber],
+        servers: Vec<OwnedServerName>,
+    ) -> Result<(), StorageError> {
+        if !self.presence.is_told_in(room.number).await? {
+            return Ok(());
+        }
+        let mut updates = Vec::new();
+        for user in users.iter().take(MAX_WAITING) {
+            updates.extend(self.update_of(*user).await?);
+        }
+        updates.retain(|update| update.presence != PresenceState::Offline);
+        if !updates.is_empty() {
+            self.pass_on(servers, |passing, _| {
+                for update in &updates {
+                    passing.add_presence(update.clone());
+                }
+            });
+        }
         Ok(())
     }
 
@@ -224,10 +256,7 @@ fn add<K: Ord, V>(waiting: &mut BTreeMap<K, V>, key: K, value: V) {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{
-        MilliSecondsSinceUnixEpoch, owned_event_id, owned_room_id, owned_user_id,
-        presence::PresenceState, uint,
-    };
+    use ruma::{MilliSecondsSinceUnixEpoch, owned_event_id, owned_room_id, owned_user_id, uint};
     use serde_json::{Value, json};
 
     use super::*;
