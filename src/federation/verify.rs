@@ -20,7 +20,7 @@ use ruma::{
         PublicKeyMap, Verified, required_server_signatures_to_verify_event, verify_event,
     },
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use super::Federation;
@@ -153,7 +153,7 @@ impl Federation {
         struct Signed {
             sender: OwnedUserId,
             origin_server_ts: u64,
-            signatures: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
+            signatures: BTreeMap<String, BTreeMap<String, String>>,
         }
         let mut wanted: BTreeMap<(OwnedServerName, String), Purpose> = BTreeMap::new();
         for json in events {
@@ -165,11 +165,12 @@ impl Federation {
                 wanted.entry((server.to_owned(), id.clone())).or_insert(purpose);
             }
         }
-        let fetches = wanted.iter().map(|((server, id), purpose)| {
+        let questions = wanted.iter().map(|((server, id), purpose)| {
             Box::pin(self.event_key(server, id, *purpose, helper)) as _
         });
-        let fetches: Vec<BoxFuture<'_, Result<VerifyingKey, KeyRingError>>> = fetches.collect();
-        let fetched: Vec<_> = stream::iter(fetches).buffer_unordered(KEYS_AT_ONCE).collect().await;
+        let questions: Vec<BoxFuture<'_, Result<VerifyingKey, KeyRingError>>> = questions.collect();
+        let fetched: Vec<_> =
+            stream::iter(questions).buffer_unordered(KEYS_AT_ONCE).collect().await;
         let missing = fetched.iter().filter(|key| key.is_err()).count();
         tracing::debug!(keys = fetched.len(), missing, "keys for many events");
     }

@@ -197,6 +197,8 @@ tables! {
     RECEIVED_EXPIRY = ReceivedExpiry "received_expiry": (u64, OwnedServerName, OwnedTransactionId) => ();
     /// Which stretch of a room's timeline a server waits for.
     WAITING = Waiting "waiting": (OwnedServerName, RoomNumber) => Json<Waiting>;
+    /// The transaction that a server did not take, in pieces.
+    UNTAKEN = Untaken "untaken" [Layout::TEXT]: (OwnedServerName, u32) => Vec<u8>;
     /// Servers that did not take a transaction, and when they are tried again.
     DESTINATIONS = Destinations "destinations": OwnedServerName => Json<Backoff>;
     /// Events of other servers' users, by stream position, that this server took in for them and

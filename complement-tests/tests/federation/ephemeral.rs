@@ -101,7 +101,7 @@ async fn who_is_there_may_be_said_before_the_join_is_done() {
     bob.post(format!("join/{}?via={}", room.id, peer.name()), json!({})).await.ok();
     wait_until("eve's presence", async || {
         let shown = bob.get(["presence", &eve, "status"]).await;
-        (shown.status == 200 && shown.body["presence"] == "unavailable").then_some(())
+        (shown.status == 200 && shown.json["presence"] == "unavailable").then_some(())
     })
     .await;
 }

@@ -18,7 +18,7 @@ use ruma::{OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::{Exchange, passing::Passing};
+use super::{super::PeerError, Exchange, passing::Passing, transactions::Transaction};
 use crate::{
     rooms::{Room, RoomError, record::EventRecord},
     storage::{
@@ -60,6 +60,16 @@ pub(super) struct Sender {
     is_pause_kept: bool,
 }
 
+/// What became of a transaction.
+enum Sent {
+    /// It was taken; `more` may wait.
+    Taken { more: bool },
+    /// It would have been empty.
+    Nothing { more: bool },
+    /// It is sent again later.
+    NotTaken,
+}
+
 impl Exchange {
     /// Takes over what is in the outbox and sends what waits, until the server stops.
     pub(super) async fn run_outbound(&self) {
@@ -99,6 +109,7 @@ impl Exchange {
             range = range.after(&(&*server, RoomNumber(u64::MAX)));
             servers.insert(server);
         }
+        servers.extend(self.servers_with_untaken().await?);
         for server in servers {
             let backoff = DESTINATIONS.get(&self.db, &server).await?;
             let is_pause_kept = backoff.is_some();
@@ -209,41 +220,34 @@ impl Exchange {
         due
     }
 
-    /// One transaction.
+    /// One transaction: first the one that was not taken the last time.
     async fn send_to(&self, server: &ServerName) {
-        let load = self.load_for(server).await;
-        let outcome = match load {
-            Ok(load) if load.is_empty() => {
-                self.advance(server, &load).await.map(|()| (false, load.more))
-            }
-            Ok(load) => match self.deliver(server, &load).await {
-                Ok(()) => self.advance(server, &load).await.map(|()| (true, load.more)),
-                Err(error) => {
-                    tracing::debug!(%server, error, "a transaction was not taken");
-                    self.failed(server, load.passing).await;
-                    return;
-                }
+        let outcome = match self.untaken(server).await {
+            Ok(Some(again)) => self.send_load(server, again, true).await,
+            Ok(None) => match self.load_for(server).await {
+                Ok(load) => self.send_load(server, load, false).await,
+                Err(error) => Err(error),
             },
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let was_pause_kept = {
             let mut known = self.shared.senders.known.lock();
             let sender = known.entry(server.to_owned()).or_default();
             let mut was_pause_kept = false;
             match outcome {
-                Ok((true, more)) => {
+                Ok(Sent::Taken { more }) => {
                     sender.state.sent(more || !sender.passing.is_empty());
                     was_pause_kept = std::mem::take(&mut sender.is_pause_kept);
                 }
-                Ok((false, more)) => {
-                    sender.state.empty();
-                    if more {
-                        sender.state.queued();
-                    } else if sender.state.backoff() == Backoff::default() {
+                Ok(Sent::Nothing { more }) => {
+                    sender.state.empty(more);
+                    if !more && sender.state.backoff() == Backoff::default() {
                         // It spoke to us, and nothing waits for it any more.
                         was_pause_kept = std::mem::take(&mut sender.is_pause_kept);
                     }
                 }
+                // What follows from that is done already.
+                Ok(Sent::NotTaken) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, %server, "a transaction can't be made");
@@ -258,28 +262,65 @@ impl Exchange {
         self.shared.senders.changed.notify_one();
     }
 
+    async fn send_load(
+        &self,
+        server: &ServerName,
+        load: Transaction,
+        is_kept: bool,
+    ) -> Result<Sent, RoomError> {
+        let more = load.more;
+        if load.is_empty() {
+            self.advance(server, &load).await?;
+            return Ok(Sent::Nothing { more });
+        }
+        match self.deliver(server, &load).await {
+            Ok(()) => {
+                self.advance(server, &load).await?;
+                if is_kept {
+                    self.forget_untaken(server).await?;
+                }
+                Ok(Sent::Taken { more })
+            }
+            Err(error) => {
+                tracing::debug!(
+                    %server, error = &error as &dyn std::error::Error, "a transaction was not taken"
+                );
+                if !is_kept {
+                    self.keep_untaken(server, load).await?;
+                }
+                self.failed(server, &error).await?;
+                Ok(Sent::NotTaken)
+            }
+        }
+    }
+
     /// The same is sent again later.
-    async fn failed(&self, server: &ServerName, passing: Passing) {
+    async fn failed(&self, server: &ServerName, error: &PeerError) -> Result<(), RoomError> {
         let (backoff, is_gone) = {
             let mut known = self.shared.senders.known.lock();
             let sender = known.entry(server.to_owned()).or_default();
-            sender.passing.put_back(passing);
             sender.is_pause_kept = true;
             let spread = self.federation.spread();
             sender.state.failed(self.clock.now_ms(), spread);
             (sender.state.backoff(), sender.state.is_behind())
         };
         self.keep_backoff(server, Some(backoff)).await;
-        if is_gone {
-            match self.e2ee.to_device.give_up_old(server).await {
-                Ok(0) => {}
-                Ok(count) => {
-                    tracing::warn!(%server, count, "messages to devices of a server that is gone were given up");
-                }
-                Err(error) => tracing::error!(%error, "what waits for a server can't be removed"),
-            }
+        if !is_gone {
+            return Ok(());
         }
-        self.shared.senders.changed.notify_one();
+        let given_up = self.e2ee.to_device.give_up_old(server).await?;
+        if given_up > 0 {
+            tracing::warn!(
+                %server, given_up,
+                "messages to devices of a server that is gone were given up"
+            );
+        }
+        // A server that is there and will not have this one may take another.
+        if matches!(error, PeerError::Refused { status, .. } if status.is_client_error()) {
+            tracing::warn!(%server, error = error as &dyn std::error::Error, "a transaction is given up");
+            self.forget_untaken(server).await?;
+        }
+        Ok(())
     }
 
     async fn keep_backoff(&self, server: &ServerName, backoff: Option<Backoff>) {

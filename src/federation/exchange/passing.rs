@@ -58,21 +58,6 @@ impl Passing {
         add(&mut self.presence, update.user_id.clone(), update);
     }
 
-    /// What did not arrive, as far as nothing newer came meanwhile. Nobody types any more by the
-    /// time it is sent again.
-    pub(super) fn put_back(&mut self, unsent: Self) {
-        for (key, receipt) in unsent.receipts {
-            if !self.receipts.contains_key(&key) {
-                add(&mut self.receipts, key, receipt);
-            }
-        }
-        for (user, update) in unsent.presence {
-            if !self.presence.contains_key(&user) {
-                add(&mut self.presence, user, update);
-            }
-        }
-    }
-
     /// What goes into at most `limit` EDUs.
     pub(super) fn take(&mut self, limit: usize) -> Self {
         let mut taken = Self::default();
@@ -303,21 +288,6 @@ mod tests {
         }
         assert_eq!(json(&passing.take(2)).len(), 2);
         assert_eq!(json(&passing.take(10)).len(), 1, "the third comes with the next transaction");
-    }
-
-    #[test]
-    fn what_did_not_arrive_goes_again_unless_it_is_outdated() {
-        let (room, user) = (owned_room_id!("!r:a.example"), owned_user_id!("@u:a.example"));
-        let mut passing = Passing::default();
-        passing.add_typing(&room, &user, true);
-        passing.add_receipt(&room, &user, "", receipt("$one"));
-        passing.add_receipt(&room, &user, "main", receipt("$one"));
-        let unsent = passing.take(10);
-        passing.add_receipt(&room, &user, "main", receipt("$two"));
-        passing.put_back(unsent);
-        assert!(passing.typing.is_empty());
-        let events: Vec<_> = passing.receipts.values().map(|data| data.event_ids.clone()).collect();
-        assert_eq!(events, [[owned_event_id!("$one")], [owned_event_id!("$two")]]);
     }
 
     #[test]
