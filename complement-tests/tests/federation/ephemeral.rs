@@ -1,9 +1,10 @@
 //! EDUs of rooms: only servers that are in a room have a say in it.
 
-use complement_tests::{ephemeral, peer::Peer, wait_until};
+use complement_tests::peer::{Peer, trusting};
+use complement_tests::{Config, Server, ephemeral, wait_until};
 use serde_json::{Value, json};
 
-use crate::{Meeting, server};
+use crate::Meeting;
 
 fn typing(room: &str, user: &str) -> Value {
     let content = json!({ "room_id": room, "user_id": user, "typing": true });
@@ -92,7 +93,8 @@ async fn rubbish_among_them_harms_nobody_else() {
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#presence>
 #[tokio::test]
 async fn who_is_there_may_be_said_before_the_join_is_done() {
-    let (server, peer) = (server(), Peer::start().await);
+    let config = Config::default().with("presence.enabled", true);
+    let (server, peer) = (Server::start(&trusting(config)), Peer::start().await);
     let bob = server.register("bob").await;
     let (room, eve) = (peer.host("eve", "public"), peer.user("eve"));
     let update = json!({ "user_id": eve, "presence": "unavailable", "last_active_ago": 5 });
