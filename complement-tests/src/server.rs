@@ -146,6 +146,16 @@ impl Server {
         self.process().resident_kib()
     }
 
+    /// The most memory that was ever in use, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        self.process().peak_kib()
+    }
+
+    /// What it has taken of the processors so far, by the threads that it has now.
+    pub fn processor_time(&self) -> Duration {
+        self.process().processor_time()
+    }
+
     /// From now on no file it writes may grow above this size, as if the disk were full.
     pub fn limit_file_size(&self, bytes: u64) {
         self.process().limit_file_size(bytes);
@@ -187,6 +197,17 @@ impl Server {
                 Err(log) => panic!("the server did not start again:\n{log}"),
             }
         }
+    }
+
+    /// Runs the binary with `arguments` on the data of this server, which must have stopped, until
+    /// it ends by itself.
+    pub async fn run_on_data(&self, arguments: &[&str]) -> Exit {
+        let own = self.own();
+        let config = lock(&own.config).clone();
+        let file = write_config(&config, own.directory.path(), own.port);
+        let mut command = Command::new(homeserver_binary());
+        command.args(arguments).arg("--config").arg(file).current_dir(own.directory.path());
+        start(command, &[]).exit(PATIENCE).await
     }
 
     /// Kills it (SIGKILL) and starts it again.

@@ -56,6 +56,15 @@ pub enum KeyRingError {
     },
 }
 
+impl KeyRingError {
+    /// Whose key it is.
+    pub fn server(&self) -> &ServerName {
+        match self {
+            Self::NotFound { server, .. } => server,
+        }
+    }
+}
+
 /// Keys of other servers.
 pub struct KeyRing<S, F> {
     store: S,

@@ -140,9 +140,11 @@ impl Destination {
         self.behind &= more;
     }
 
-    /// There was nothing to send after all.
-    pub fn empty(&mut self) {
+    /// There was nothing to send after all. `more`: not in that transaction, that is.
+    pub fn empty(&mut self, more: bool) {
         self.in_flight = false;
+        self.pending |= more;
+        self.behind &= more;
     }
 
     /// The transaction was not taken: the same is sent again later.
@@ -170,7 +172,7 @@ mod tests {
         assert_eq!(destination.next(0), Next::Rest);
         destination.sent(false);
         assert_eq!(destination.next(0), Next::Send, "what came meanwhile");
-        destination.empty();
+        destination.empty(false);
         assert!(destination.is_idle());
     }
 
@@ -210,7 +212,9 @@ mod tests {
         assert!(destination.is_behind(), "it is there again, but has missed a lot");
         destination.sent(true);
         assert!(destination.is_behind());
-        destination.sent(false);
+        destination.empty(true);
+        assert!(destination.is_behind());
+        destination.empty(false);
         assert!(!destination.is_behind());
         let backoff = Backoff { failures: LONG_ABSENCE, retry_at_ms: 0 };
         assert!(Destination::restored(backoff).is_behind());
@@ -245,7 +249,7 @@ mod tests {
                     },
                 }
             }
-            if flying { destination.empty(); }
+            if flying { destination.empty(false); }
             if owed && let Next::Wait(at) = destination.next(now) {
                 prop_assert_eq!(destination.next(at), Next::Send);
             }

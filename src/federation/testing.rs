@@ -21,6 +21,8 @@ pub(crate) struct Network {
 #[derive(Default)]
 struct Shared {
     routers: HashMap<OwnedServerName, Router>,
+    /// Requests with such paths are lost.
+    lost: Option<String>,
     /// Requests that came through, oldest first.
     seen: Vec<(OwnedServerName, http::Method, String)>,
 }
@@ -34,6 +36,11 @@ impl Network {
     /// Takes a server off the network.
     pub(crate) fn disconnect(&self, server: &ServerName) {
         self.shared.lock().routers.remove(server);
+    }
+
+    /// From now on requests get lost whose paths begin so, or none.
+    pub(crate) fn lose(&self, path: Option<&str>) {
+        self.shared.lock().lost = path.map(ToOwned::to_owned);
     }
 
     /// How many requests to `server` had a path that begins so.
@@ -55,6 +62,9 @@ impl Network {
         let router = {
             let mut shared = self.shared.lock();
             let path = request.uri().path().to_owned();
+            if shared.lost.as_ref().is_some_and(|lost| path.starts_with(lost)) {
+                return Err(TransportError::Lost);
+            }
             shared.seen.push((destination.to_owned(), request.method().clone(), path));
             shared.routers.get(destination).cloned()
         };

@@ -217,6 +217,7 @@ macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        #[derive(serde::Deserialize, serde::Serialize)]
         pub(crate) struct $name(pub(crate) u64);
 
         impl From<u64> for $name {

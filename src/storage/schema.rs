@@ -197,6 +197,8 @@ tables! {
     RECEIVED_EXPIRY = ReceivedExpiry "received_expiry": (u64, OwnedServerName, OwnedTransactionId) => ();
     /// Which stretch of a room's timeline a server waits for.
     WAITING = Waiting "waiting": (OwnedServerName, RoomNumber) => Json<Waiting>;
+    /// The transaction that a server did not take, in pieces.
+    UNTAKEN = Untaken "untaken" [Layout::TEXT]: (OwnedServerName, u32) => Vec<u8>;
     /// Servers that did not take a transaction, and when they are tried again.
     DESTINATIONS = Destinations "destinations": OwnedServerName => Json<Backoff>;
     /// Events of other servers' users, by stream position, that this server took in for them and
@@ -368,6 +370,8 @@ tables! {
     /// Messages that wait for devices on other servers: by server, stream position and a number, the
     /// content of an EDU.
     TO_DEVICE_OUT = ToDeviceOut "to_device_out" [Layout::TEXT]: (OwnedServerName, u64, u32) => Vec<u8>;
+    /// Up to which stream position they were queued on a day, in days since the Unix epoch.
+    TO_DEVICE_OUT_DAYS = ToDeviceOutDays "to_device_out_days": (OwnedServerName, u64) => u64;
     /// Messages between devices that other servers sent, by sender and ID, with the time at which
     /// they came, in ms since the Unix epoch: each counts once.
     TO_DEVICE_SEEN = ToDeviceSeen "to_device_seen": (OwnedUserId, String) => u64;

@@ -45,7 +45,7 @@ const ACTIVE_MS: u64 = 60_000;
 /// What another server said of somebody holds for this time if it says nothing more.
 const REMOTE_FOR_MS: u64 = 30 * 60_000;
 /// The longest status message; a longer one is refused.
-const MAX_STATUS_BYTES: usize = 1_024;
+pub(crate) const MAX_STATUS_BYTES: usize = 1_024;
 
 /// Why presence is not set or told.
 #[derive(Debug, thiserror::Error)]

@@ -44,6 +44,29 @@ pub(super) fn add_signature(event: &mut Value, server: &str, key_name: &str, key
     event["signatures"][server][format!("ed25519:{key_name}")] = signature.into();
 }
 
+/// Whether a server signed an event with this key, whose public half is in base64.
+pub fn is_signed(event: &Value, server: &str, key_id: &str, public_key: &str) -> bool {
+    let mut signed = redacted(event);
+    signed.remove("signatures");
+    let signature = event["signatures"][server][key_id].as_str();
+    signature.is_some_and(|signature| is_signature(&Value::Object(signed), signature, public_key))
+}
+
+/// Whether this is the signature of all of an object by a key, both in base64.
+pub fn is_signature(object: &Value, signature: &str, public_key: &str) -> bool {
+    let decoded = |text: &str| BASE64_STANDARD_NO_PAD.decode(text).ok();
+    let key: Option<[u8; 32]> = decoded(public_key).and_then(|bytes| bytes.try_into().ok());
+    let key = key.and_then(|bytes| ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok());
+    let signature =
+        decoded(signature).and_then(|bytes| ed25519_dalek::Signature::from_slice(&bytes).ok());
+    match (key, signature) {
+        (Some(key), Some(signature)) => {
+            key.verify_strict(object.to_string().as_bytes(), &signature).is_ok()
+        }
+        _ => false,
+    }
+}
+
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#calculating-the-content-hash-for-an-event>
 pub fn content_hash(event: &Value) -> String {
     let mut hashed = event.as_object().cloned().unwrap_or_default();

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::coverage::{self, Way};
 use crate::{Answer, Config, Server, Signer, wait_until};
-pub use event::{Pdu, content_hash, reference_id};
+pub use event::{Pdu, content_hash, is_signature, is_signed, reference_id};
 pub use room::Room;
 pub(crate) use tls::certificate_files;
 
@@ -267,6 +267,16 @@ impl Peer {
         Pdu::signed(draft, self.name(), KEY, &self.inner.key)
     }
 
+    /// The same as a server that is not there, whose keys are [`Self::keys_of`] it.
+    pub fn sign_as(server: &str, draft: Value) -> Pdu {
+        Pdu::signed(draft, server, KEY, &Signer::named(server))
+    }
+
+    /// What a server that is not there published of its keys.
+    pub fn keys_of(server: &str) -> Value {
+        published(server, &Signer::named(server))
+    }
+
     /// Adds its signature to an event of another server.
     pub fn countersign(&self, pdu: &mut Value) {
         event::add_signature(pdu, self.name(), KEY, &self.inner.key);
@@ -274,11 +284,7 @@ impl Peer {
 
     /// What it publishes of its keys.
     pub fn keys(&self) -> Value {
-        let keys = json!({
-            "server_name": self.name(), "valid_until_ts": VALID_UNTIL_MS, "old_verify_keys": {},
-            "verify_keys": { format!("ed25519:{KEY}"): { "key": self.inner.key.public_key() } },
-        });
-        self.inner.key.sign(self.name(), KEY, keys)
+        published(self.name(), &self.inner.key)
     }
 
     /// A room of version 11 that it hosts: others may join it and read it.
@@ -323,6 +329,14 @@ impl Peer {
             (404, json!({ "errcode": "M_UNRECOGNIZED", "error": "nobody taught me this" }))
         })
     }
+}
+
+fn published(server: &str, key: &Signer) -> Value {
+    let keys = json!({
+        "server_name": server, "valid_until_ts": VALID_UNTIL_MS, "old_verify_keys": {},
+        "verify_keys": { format!("ed25519:{KEY}"): { "key": key.public_key() } },
+    });
+    key.sign(server, KEY, keys)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

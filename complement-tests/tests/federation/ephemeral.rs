@@ -1,6 +1,7 @@
 //! EDUs of rooms: only servers that are in a room have a say in it.
 
-use complement_tests::{ephemeral, peer::Peer};
+use complement_tests::peer::{Peer, trusting};
+use complement_tests::{Config, Server, ephemeral, wait_until};
 use serde_json::{Value, json};
 
 use crate::Meeting;
@@ -86,4 +87,23 @@ async fn rubbish_among_them_harms_nobody_else() {
     ];
     meeting.peer.transact(&meeting.server, &[], &edus).await.ok();
     shown(&meeting, "m.typing", &meeting.eve).await;
+}
+
+/// Whoever lets somebody in says at once who is there: that may come before the room is.
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#presence>
+#[tokio::test]
+async fn who_is_there_may_be_said_before_the_join_is_done() {
+    let config = Config::default().with("presence.enabled", true);
+    let (server, peer) = (Server::start(&trusting(config)), Peer::start().await);
+    let bob = server.register("bob").await;
+    let (room, eve) = (peer.host("eve", "public"), peer.user("eve"));
+    let update = json!({ "user_id": eve, "presence": "unavailable", "last_active_ago": 5 });
+    let edu = json!({ "edu_type": "m.presence", "content": { "push": [update] } });
+    peer.transact(&server, &[], &[edu]).await.ok();
+    bob.post(format!("join/{}?via={}", room.id, peer.name()), json!({})).await.ok();
+    wait_until("eve's presence", async || {
+        let shown = bob.get(["presence", &eve, "status"]).await;
+        (shown.status == 200 && shown.json["presence"] == "unavailable").then_some(())
+    })
+    .await;
 }

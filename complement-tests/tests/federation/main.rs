@@ -10,6 +10,7 @@ mod ephemeral;
 mod forks;
 mod inbound;
 mod joining;
+mod keys;
 mod membership;
 mod outages;
 mod questions;

@@ -80,32 +80,47 @@ async fn messages_to_devices_wait_for_a_server_that_is_away() {
     assert_eq!(messages(peer).len(), 4);
 }
 
-/// The events of a transaction whose answer was lost come again as they were.
+/// The same transaction is sent until it is taken, before any other, over a crash of this server.
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid>
 #[tokio::test]
-async fn what_was_not_acknowledged_is_sent_again_as_it_was() {
+async fn a_transaction_that_was_not_taken_is_sent_again_as_it_was() {
     let meeting = Meeting::new().await;
     let (peer, room) = (&meeting.peer, &meeting.room.id);
-    let lost = AtomicBool::new(false);
+    let (away, sent) = (Arc::new(AtomicBool::new(true)), "/_matrix/federation/v1/send/");
+    let is_away = Arc::clone(&away);
     peer.on(move |request| {
-        let first = request.path.starts_with("/_matrix/federation/v1/send/")
+        let lost = request.path.starts_with(sent)
             && request.body["pdus"].as_array().is_some_and(|pdus| !pdus.is_empty())
-            && !lost.swap(true, Ordering::Relaxed);
-        first.then(|| (500, json!({ "errcode": "M_UNKNOWN", "error": "lost" })))
+            && is_away.load(Ordering::Relaxed);
+        lost.then(|| (500, json!({ "errcode": "M_UNKNOWN", "error": "lost" })))
     });
-    let said = meeting.alice.say(room, "once").await;
-    let transactions = wait_until("the repetition", async || {
-        let sent = peer.received("/_matrix/federation/v1/send/");
-        let with = |body: &Value| body["pdus"].to_string().contains("\"once\"");
-        let sent: Vec<_> = sent.into_iter().filter(|sent| with(&sent.body)).collect();
-        if sent.len() < 2 {
+    let with = |text: &'static str| {
+        let sent = peer.received(sent).into_iter();
+        sent.filter(move |sent| sent.body["pdus"].to_string().contains(text)).collect::<Vec<_>>()
+    };
+    let again = async |text: &'static str, times: usize| {
+        wait_until("a repetition", async || {
             // Whoever speaks is there.
             meeting.all_is_taken_in().await;
-        }
-        (sent.len() >= 2).then_some(sent)
-    })
-    .await;
-    assert_eq!(transactions[0].body["pdus"], transactions[1].body["pdus"]);
+            Some(with(text)).filter(|sent| sent.len() >= times)
+        })
+        .await
+    };
+    let said = meeting.alice.say(room, "once").await;
+    again("\"once\"", 2).await;
+    meeting.server.kill_and_start_again();
+    let later = meeting.alice.say(room, "later").await;
+    let before = with("\"once\"").len();
+    let transactions = again("\"once\"", before + 1).await;
+    for transaction in &transactions {
+        assert_eq!(transaction.path, transactions[0].path);
+        assert_eq!(transaction.body, transactions[0].body);
+    }
+    assert_eq!(with("\"later\"").len(), 0, "one after the other");
+    away.store(false, Ordering::Relaxed);
+    again("\"later\"", 1).await;
     meeting.arrives(&said).await;
+    meeting.arrives(&later).await;
 }
 
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>

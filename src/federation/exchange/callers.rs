@@ -47,7 +47,9 @@ impl Exchange {
         if pdu.state_key() != Some(user.as_str()) || user.server_name() != origin {
             return Err(bad("the event is about somebody else"));
         }
+        let new_server = self.new_server(&room, &pdu);
         self.admit(&room, &pdu).await?;
+        self.came_in(&room, &pdu, new_server).await;
         Ok((room, json))
     }
 

@@ -168,15 +168,13 @@ impl Exchange {
                 continue;
             }
             let Some(level) = Level::named(&update.presence) else { continue };
-            let users = self.db.users();
-            let Some(user) = users.find(&self.db, &*update.user_id).await? else { continue };
             let status = RemoteStatus {
                 level,
                 currently_active: update.currently_active,
                 message: update.status_msg,
                 active_ago_ms: update.last_active_ago.into(),
             };
-            self.presence.heard(user, status).await?;
+            self.hear_of(&update.user_id, status).await?;
         }
         Ok(())
     }

@@ -48,10 +48,12 @@ impl Exchange {
     ) -> Result<(), RoomError> {
         let mut servers: Vec<OwnedServerName> = vec![origin.to_owned()];
         let others = self.rooms.other_servers(room);
+        let new_server = self.new_server(room, pdu);
         servers.extend(others.into_iter().filter(|server| server != origin));
         servers.truncate(MAX_SERVERS);
         for server in &servers {
             if self.take_in_from(room, pdu, server).await? {
+                self.came_in(room, pdu, new_server).await;
                 return Ok(());
             }
         }

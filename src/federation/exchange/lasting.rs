@@ -12,7 +12,7 @@ use ruma::{
     api::federation::transactions::edu::{DeviceListUpdateContent, Edu, SigningKeyUpdateContent},
     serde::Raw,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Exchange;
@@ -38,6 +38,12 @@ const MAX_MESSAGES: usize = 30;
 pub(super) struct Lasting {
     pub(super) edus: Vec<Raw<Edu>>,
     pub(super) more: bool,
+    pub(super) told: Told,
+}
+
+/// What no longer waits when it has arrived.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Told {
     /// Whose keys it tells of, the mark of that, and what the server knows then.
     lists: Vec<(UserNumber, u64, (u64, u64))>,
     messages: Vec<(u64, u32)>,
@@ -111,7 +117,7 @@ impl Exchange {
             }
             let user_id = self.db.users().name(&self.db, user).await?;
             load.edus.extend(updates.into_iter().filter_map(|update| edu_of(&user_id, update)));
-            load.lists.push((user, mark, told));
+            load.told.lists.push((user, mark, told));
         }
         let range = Range::prefix(&(server,));
         let messages = TO_DEVICE_OUT.scan(&self.db, &range, MAX_MESSAGES).await?;
@@ -128,7 +134,7 @@ impl Exchange {
             let edu = Message { edu_type: "m.direct_to_device", content };
             let edu = Raw::new(&edu).map_err(|_| corrupt())?;
             load.edus.push(edu.cast_unchecked());
-            load.messages.push((position, number));
+            load.told.messages.push((position, number));
         }
         Ok(load)
     }
@@ -137,19 +143,17 @@ impl Exchange {
     pub(super) async fn done_with(
         &self,
         server: &ServerName,
-        load: &Lasting,
+        told: &Told,
     ) -> Result<(), RoomError> {
-        if !load.messages.is_empty() {
+        if !told.messages.is_empty() {
             // If this is lost they are sent again, and known by their IDs.
             let mut batch = Batch::unsynced();
-            for (position, number) in &load.messages {
-                TO_DEVICE_OUT.delete(&mut batch, &(server, *position, *number));
-            }
+            self.e2ee.to_device.arrived(&mut batch, server, &told.messages).await?;
             self.db.commit(batch).await?;
         }
-        for (user, mark, told) in &load.lists {
+        for (user, mark, known) in &told.lists {
             let mut batch = Batch::unsynced();
-            self.e2ee.keys.queue_told(&mut batch, server, *user, *told).await?;
+            self.e2ee.keys.queue_told(&mut batch, server, *user, *known).await?;
             self.db.commit(batch).await?;
             let mut batch = Batch::unsynced();
             let key = (server, *user);

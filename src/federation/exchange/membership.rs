@@ -121,23 +121,11 @@ impl Exchange {
             }
             None => join,
         };
-        let state = self.verified_events(&answer.state, &rules, room_id, server).await;
-        let auth_chain = self.verified_events(&answer.auth_chain, &rules, room_id, server).await;
-        self.rooms.join_remote(&version, &join, &state, &auth_chain).await?;
+        let state = self.check_state(&answer.state, &rules, room_id, server).await?;
+        let auth_chain = self.check_state(&answer.auth_chain, &rules, room_id, server).await?;
+        let room = self.rooms.join_remote(&version, &join, &state, &auth_chain).await?;
+        self.went_in(&room, number).await;
         Ok(())
-    }
-
-    async fn verified_events(
-        &self,
-        events: &[Box<RawValue>],
-        rules: &RoomVersionRules,
-        room_id: &RoomId,
-        server: &ServerName,
-    ) -> Vec<Pdu> {
-        let texts: Vec<&str> = events.iter().map(|event| event.get()).collect();
-        let mut pdus = self.federation.verify_all(&texts, rules, Some(server)).await;
-        pdus.retain(|pdu| pdu.room_id() == room_id);
-        pdus
     }
 
     /// Asks to be let into a room, through one of these servers.

@@ -1,18 +1,21 @@
 //! Rooms that are on several servers: events in, events out, coming in and going.
 
 mod addresses;
+mod arrivals;
 mod backfill;
 mod callers;
 mod crowds;
 mod edus;
 mod gaps;
 mod inbound;
+mod joined_state;
 mod lasting;
 mod membership;
 mod outbound;
 mod passing;
 mod spaces;
 mod third_party;
+mod transactions;
 
 #[cfg(test)]
 mod tests;
@@ -90,6 +93,7 @@ struct Shared {
     senders: outbound::Senders,
     backfills: backfill::Backfills,
     spaces: spaces::KnownSpaces,
+    strangers: arrivals::Strangers,
 }
 
 impl Exchange {
@@ -111,6 +115,7 @@ impl Exchange {
             senders: outbound::Senders::default(),
             backfills: backfill::Backfills::default(),
             spaces: spaces::known_spaces(),
+            strangers: arrivals::Strangers::default(),
         };
         let Besides { typing, receipts, presence, e2ee, identity } = besides;
         let shared = Arc::new(shared);

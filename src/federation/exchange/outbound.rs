@@ -12,28 +12,22 @@ use std::{
     time::Duration,
 };
 
-use federation::{Backoff, Destination, Limits, MAX_EDUS, MAX_PDUS, Next};
+use federation::{Backoff, Destination, Next};
 use parking_lot::Mutex;
-use ruma::{
-    OwnedServerName, OwnedUserId, ServerName,
-    api::federation::transactions::send_transaction_message,
-};
+use ruma::{OwnedServerName, OwnedUserId, ServerName};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::{Exchange, lasting::Lasting, passing::Passing};
+use super::{super::PeerError, Exchange, passing::Passing, transactions::Transaction};
 use crate::{
     rooms::{Room, RoomError, record::EventRecord},
     storage::{
-        Batch, Json, Range, StorageError,
+        Batch, Json, Range,
         intern::{RoomNumber, UserNumber},
         schema::{DESTINATIONS, EVENTS, OUTBOX, WAITING},
     },
 };
 
-/// What a transaction may take.
-const TRANSACTION: Limits = Limits { timeout: Duration::from_mins(1), max_bytes: 1 << 20 };
 /// How many rows of the outbox are worked on at once.
 const STEP: usize = 100;
 /// How many transactions are on their way at the same time.
@@ -41,8 +35,6 @@ const MAX_AT_ONCE: usize = 64;
 /// How many of them to servers that did not take the last one: those that are gone keep nobody
 /// waiting.
 const FAILED_AT_ONCE: usize = 16;
-/// Of a room with more events than this, a server that was away for long is sent the newest alone.
-const CATCH_UP_OVER: usize = 50;
 
 /// That a server waits for events of a room: those with stream positions from `from` to `until`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -68,21 +60,14 @@ pub(super) struct Sender {
     is_pause_kept: bool,
 }
 
-/// What a transaction carries, and what is done once it is taken.
-#[derive(Default)]
-struct Load {
-    pdus: Vec<Box<RawValue>>,
-    lasting: Lasting,
-    passing: Passing,
-    /// The marks it covers: as they were, and from where they go on.
-    marks: Vec<(RoomNumber, Waiting, u64)>,
-    more: bool,
-}
-
-impl Load {
-    fn is_empty(&self) -> bool {
-        self.pdus.is_empty() && self.lasting.edus.is_empty() && self.passing.is_empty()
-    }
+/// What became of a transaction.
+enum Sent {
+    /// It was taken; `more` may wait.
+    Taken { more: bool },
+    /// It would have been empty.
+    Nothing { more: bool },
+    /// It is sent again later.
+    NotTaken,
 }
 
 impl Exchange {
@@ -124,6 +109,7 @@ impl Exchange {
             range = range.after(&(&*server, RoomNumber(u64::MAX)));
             servers.insert(server);
         }
+        servers.extend(self.servers_with_untaken().await?);
         for server in servers {
             let backoff = DESTINATIONS.get(&self.db, &server).await?;
             let is_pause_kept = backoff.is_some();
@@ -234,41 +220,34 @@ impl Exchange {
         due
     }
 
-    /// One transaction.
+    /// One transaction: first the one that was not taken the last time.
     async fn send_to(&self, server: &ServerName) {
-        let load = self.load_for(server).await;
-        let outcome = match load {
-            Ok(load) if load.is_empty() => {
-                self.advance(server, &load).await.map(|()| (false, load.more))
-            }
-            Ok(load) => match self.deliver(server, &load).await {
-                Ok(()) => self.advance(server, &load).await.map(|()| (true, load.more)),
-                Err(error) => {
-                    tracing::debug!(%server, error, "a transaction was not taken");
-                    self.failed(server, load.passing).await;
-                    return;
-                }
+        let outcome = match self.untaken(server).await {
+            Ok(Some(again)) => self.send_load(server, again, true).await,
+            Ok(None) => match self.load_for(server).await {
+                Ok(load) => self.send_load(server, load, false).await,
+                Err(error) => Err(error),
             },
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let was_pause_kept = {
             let mut known = self.shared.senders.known.lock();
             let sender = known.entry(server.to_owned()).or_default();
             let mut was_pause_kept = false;
             match outcome {
-                Ok((true, more)) => {
+                Ok(Sent::Taken { more }) => {
                     sender.state.sent(more || !sender.passing.is_empty());
                     was_pause_kept = std::mem::take(&mut sender.is_pause_kept);
                 }
-                Ok((false, more)) => {
-                    sender.state.empty();
-                    if more {
-                        sender.state.queued();
-                    } else if sender.state.backoff() == Backoff::default() {
+                Ok(Sent::Nothing { more }) => {
+                    sender.state.empty(more);
+                    if !more && sender.state.backoff() == Backoff::default() {
                         // It spoke to us, and nothing waits for it any more.
                         was_pause_kept = std::mem::take(&mut sender.is_pause_kept);
                     }
                 }
+                // What follows from that is done already.
+                Ok(Sent::NotTaken) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, %server, "a transaction can't be made");
@@ -283,19 +262,65 @@ impl Exchange {
         self.shared.senders.changed.notify_one();
     }
 
+    async fn send_load(
+        &self,
+        server: &ServerName,
+        load: Transaction,
+        is_kept: bool,
+    ) -> Result<Sent, RoomError> {
+        let more = load.more;
+        if load.is_empty() {
+            self.advance(server, &load).await?;
+            return Ok(Sent::Nothing { more });
+        }
+        match self.deliver(server, &load).await {
+            Ok(()) => {
+                self.advance(server, &load).await?;
+                if is_kept {
+                    self.forget_untaken(server).await?;
+                }
+                Ok(Sent::Taken { more })
+            }
+            Err(error) => {
+                tracing::debug!(
+                    %server, error = &error as &dyn std::error::Error, "a transaction was not taken"
+                );
+                if !is_kept {
+                    self.keep_untaken(server, load).await?;
+                }
+                self.failed(server, &error).await?;
+                Ok(Sent::NotTaken)
+            }
+        }
+    }
+
     /// The same is sent again later.
-    async fn failed(&self, server: &ServerName, passing: Passing) {
-        let backoff = {
+    async fn failed(&self, server: &ServerName, error: &PeerError) -> Result<(), RoomError> {
+        let (backoff, is_gone) = {
             let mut known = self.shared.senders.known.lock();
             let sender = known.entry(server.to_owned()).or_default();
-            sender.passing.put_back(passing);
             sender.is_pause_kept = true;
             let spread = self.federation.spread();
             sender.state.failed(self.clock.now_ms(), spread);
-            sender.state.backoff()
+            (sender.state.backoff(), sender.state.is_behind())
         };
         self.keep_backoff(server, Some(backoff)).await;
-        self.shared.senders.changed.notify_one();
+        if !is_gone {
+            return Ok(());
+        }
+        let given_up = self.e2ee.to_device.give_up_old(server).await?;
+        if given_up > 0 {
+            tracing::warn!(
+                %server, given_up,
+                "messages to devices of a server that is gone were given up"
+            );
+        }
+        // A server that is there and will not have this one may take another.
+        if matches!(error, PeerError::Refused { status, .. } if status.is_client_error()) {
+            tracing::warn!(%server, error = error as &dyn std::error::Error, "a transaction is given up");
+            self.forget_untaken(server).await?;
+        }
+        Ok(())
     }
 
     async fn keep_backoff(&self, server: &ServerName, backoff: Option<Backoff>) {
@@ -307,96 +332,6 @@ impl Exchange {
         if let Err(error) = self.db.commit(batch).await {
             tracing::error!(%error, "the pause of a server can't be kept");
         }
-    }
-
-    /// What waits for a server, as much as one transaction holds.
-    async fn load_for(&self, server: &ServerName) -> Result<Load, RoomError> {
-        let lasting = self.lasting_for(server).await?;
-        let (passing, is_behind) = {
-            let mut known = self.shared.senders.known.lock();
-            let waiting = known.entry(server.to_owned()).or_default();
-            let room_left = MAX_EDUS.saturating_sub(lasting.edus.len());
-            (waiting.passing.take(room_left), waiting.state.is_behind())
-        };
-        let more = lasting.more;
-        let mut load = Load { lasting, passing, more, ..Load::default() };
-        let marks = WAITING.scan(&self.db, &Range::prefix(&(server,)), MAX_PDUS + 1).await?;
-        for ((_, number), Json(mark)) in marks {
-            let room_left = MAX_PDUS.saturating_sub(load.pdus.len());
-            if room_left == 0 {
-                load.more = true;
-                break;
-            }
-            let rooms = &self.rooms;
-            let (mut events, mut next) =
-                rooms.events_to_send(number, mark.from, mark.until, room_left).await?;
-            if is_behind && next <= mark.until && events.len() >= CATCH_UP_OVER.min(room_left) {
-                if let Some(newest) = rooms.newest_to_send(number, next, mark.until).await? {
-                    events = vec![newest];
-                }
-                next = mark.until.saturating_add(1);
-            }
-            for (_, event) in events {
-                if event.sender_id.server_name() != server {
-                    let json = RawValue::from_string(event.json.into());
-                    load.pdus.push(json.map_err(|_| RoomError::Corrupt { what: "an event" })?);
-                }
-            }
-            load.more |= next <= mark.until;
-            load.marks.push((number, mark, next));
-        }
-        Ok(load)
-    }
-
-    async fn deliver(&self, server: &ServerName, load: &Load) -> Result<(), String> {
-        let id = self.federation.transaction_id();
-        let mut request = send_transaction_message::v1::Request::new(
-            id,
-            self.rooms.server_name().to_owned(),
-            self.clock.now(),
-        );
-        request.pdus.clone_from(&load.pdus);
-        request.edus = load.lasting.edus.iter().cloned().chain(load.passing.edus()).collect();
-        let answer = self.federation.tell(server, request, TRANSACTION).await;
-        let answer = answer.map_err(|error| match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        })?;
-        for (event, result) in answer.pdus {
-            if let Err(why) = result {
-                tracing::debug!(%server, %event, why, "an event was refused");
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes marks away that are done with, or moves them on.
-    async fn advance(&self, server: &ServerName, load: &Load) -> Result<(), RoomError> {
-        self.done_with(server, &load.lasting).await?;
-        for (room, mark, next) in &load.marks {
-            let key = (server, *room);
-            let mut seen = *mark;
-            loop {
-                let mut batch = Batch::unsynced();
-                WAITING.require_equals(&mut batch, &key, &Json(seen));
-                if *next > seen.until {
-                    WAITING.delete(&mut batch, &key);
-                } else {
-                    WAITING.put(&mut batch, &key, &Json(Waiting { from: *next, ..seen }));
-                }
-                match self.db.commit(batch).await {
-                    Ok(()) => break,
-                    Err(StorageError::Precondition { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                // More of this room came to wait in the meantime.
-                match WAITING.get(&self.db, &key).await? {
-                    Some(Json(now)) => seen = now,
-                    None => break,
-                }
-            }
-        }
-        Ok(())
     }
 
     /// A request came from `server`: what waits for it is sent now.

@@ -11,6 +11,7 @@ use ruma::{
         TypingContent,
     },
     events::receipt::{Receipt, ReceiptThread},
+    presence::PresenceState,
     serde::Raw,
 };
 
@@ -55,21 +56,6 @@ impl Passing {
 
     pub(super) fn add_presence(&mut self, update: PresenceUpdate) {
         add(&mut self.presence, update.user_id.clone(), update);
-    }
-
-    /// What did not arrive, as far as nothing newer came meanwhile. Nobody types any more by the
-    /// time it is sent again.
-    pub(super) fn put_back(&mut self, unsent: Self) {
-        for (key, receipt) in unsent.receipts {
-            if !self.receipts.contains_key(&key) {
-                add(&mut self.receipts, key, receipt);
-            }
-        }
-        for (user, update) in unsent.presence {
-            if !self.presence.contains_key(&user) {
-                add(&mut self.presence, user, update);
-            }
-        }
     }
 
     /// What goes into at most `limit` EDUs.
@@ -188,15 +174,46 @@ impl Exchange {
 
     async fn tell_presence_of(&self, user: UserNumber) -> Result<(), StorageError> {
         let servers = self.presence.servers(user, self.rooms.server_name()).await?;
-        let Some((status, ago)) = self.presence.status(user) else { return Ok(()) };
+        let Some(update) = self.update_of(user).await? else { return Ok(()) };
+        self.pass_on(servers.into_iter().collect(), |passing, _| {
+            passing.add_presence(update.clone());
+        });
+        Ok(())
+    }
+
+    /// What others are told of a user; none if nothing is known.
+    async fn update_of(&self, user: UserNumber) -> Result<Option<PresenceUpdate>, StorageError> {
+        let Some((status, ago)) = self.presence.status(user) else { return Ok(None) };
         let user_id = self.db.users().name(&self.db, user).await?;
         let ago = UInt::new_saturating(ago.unwrap_or_default());
         let mut update = PresenceUpdate::new(user_id, status.level.state(), ago);
         update.currently_active = status.currently_active;
         update.status_msg = status.message;
-        self.pass_on(servers.into_iter().collect(), |passing, _| {
-            passing.add_presence(update.clone());
-        });
+        Ok(Some(update))
+    }
+
+    /// Tells servers in a room of these users of this one who are in it, as far as they are there.
+    pub(super) async fn tell_who_is_there(
+        &self,
+        room: &Room,
+        users: &[UserNumber],
+        servers: Vec<OwnedServerName>,
+    ) -> Result<(), StorageError> {
+        if !self.presence.is_told_in(room.number).await? {
+            return Ok(());
+        }
+        let mut updates = Vec::new();
+        for user in users.iter().take(MAX_WAITING) {
+            updates.extend(self.update_of(*user).await?);
+        }
+        updates.retain(|update| update.presence != PresenceState::Offline);
+        if !updates.is_empty() {
+            self.pass_on(servers, |passing, _| {
+                for update in &updates {
+                    passing.add_presence(update.clone());
+                }
+            });
+        }
         Ok(())
     }
 
@@ -224,10 +241,7 @@ fn add<K: Ord, V>(waiting: &mut BTreeMap<K, V>, key: K, value: V) {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{
-        MilliSecondsSinceUnixEpoch, owned_event_id, owned_room_id, owned_user_id,
-        presence::PresenceState, uint,
-    };
+    use ruma::{MilliSecondsSinceUnixEpoch, owned_event_id, owned_room_id, owned_user_id, uint};
     use serde_json::{Value, json};
 
     use super::*;
@@ -274,21 +288,6 @@ mod tests {
         }
         assert_eq!(json(&passing.take(2)).len(), 2);
         assert_eq!(json(&passing.take(10)).len(), 1, "the third comes with the next transaction");
-    }
-
-    #[test]
-    fn what_did_not_arrive_goes_again_unless_it_is_outdated() {
-        let (room, user) = (owned_room_id!("!r:a.example"), owned_user_id!("@u:a.example"));
-        let mut passing = Passing::default();
-        passing.add_typing(&room, &user, true);
-        passing.add_receipt(&room, &user, "", receipt("$one"));
-        passing.add_receipt(&room, &user, "main", receipt("$one"));
-        let unsent = passing.take(10);
-        passing.add_receipt(&room, &user, "main", receipt("$two"));
-        passing.put_back(unsent);
-        assert!(passing.typing.is_empty());
-        let events: Vec<_> = passing.receipts.values().map(|data| data.event_ids.clone()).collect();
-        assert_eq!(events, [[owned_event_id!("$one")], [owned_event_id!("$two")]]);
     }
 
     #[test]

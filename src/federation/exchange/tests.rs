@@ -5,6 +5,7 @@ mod elsewhere;
 mod encryption;
 mod endpoints;
 mod failing;
+mod joined_state;
 mod passing;
 mod simulation;
 

@@ -9,7 +9,11 @@ use ruma::{OwnedServerName, ServerName};
 use super::{Level, MAX_STATUS_BYTES, Presence, Told};
 use crate::{
     e2ee::joined_rooms,
-    storage::{Range, StorageError, intern::UserNumber, schema::ROOM_SERVERS},
+    storage::{
+        Range, StorageError,
+        intern::{RoomNumber, UserNumber},
+        schema::ROOM_SERVERS,
+    },
 };
 
 /// Other servers are told of somebody who is there at least this often.
@@ -34,7 +38,8 @@ impl Presence {
         self.shared.told.get_or_init(|| told);
     }
 
-    /// Notes what another server says of its user, who shares a room with somebody here.
+    /// Notes what another server says of its user, if they share a room with somebody here: whether
+    /// they do.
     ///
     /// # Errors
     /// [`StorageError`] if the database fails.
@@ -42,11 +47,9 @@ impl Presence {
         &self,
         user: UserNumber,
         status: RemoteStatus,
-    ) -> Result<(), StorageError> {
-        let settings = &self.shared.settings;
-        let is_wanted = settings.enabled && settings.federate;
-        if !is_wanted || !self.is_near(user).await? {
-            return Ok(());
+    ) -> Result<bool, StorageError> {
+        if !self.is_federated() || !self.is_near(user).await? {
+            return Ok(false);
         }
         let now = self.shared.clock.now_ms();
         let mut known = self.shared.known.lock();
@@ -55,7 +58,12 @@ impl Presence {
         person.active_ms = now.saturating_sub(status.active_ago_ms).max(1);
         let message = status.message.filter(|message| !message.is_empty());
         person.message = message.filter(|message| message.len() <= MAX_STATUS_BYTES);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether presence is exchanged with other servers.
+    pub(crate) fn is_federated(&self) -> bool {
+        self.shared.settings.enabled && self.shared.settings.federate
     }
 
     /// Whether somebody of this server is in a room with the user that is not too large.
@@ -88,6 +96,14 @@ impl Presence {
         }
         found.remove(own);
         Ok(found)
+    }
+
+    /// Whether servers that come into a room are told who is there: it is not too large.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn is_told_in(&self, room: RoomNumber) -> Result<bool, StorageError> {
+        Ok(self.is_federated() && self.members(&self.shared.db, room).await?.is_some())
     }
 
     /// Tells other servers of these users, and of those who are there and whom they were not told

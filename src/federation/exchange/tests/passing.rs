@@ -40,6 +40,34 @@ async fn presence_goes_to_servers_with_members_in_the_same_rooms() {
 }
 
 #[tokio::test]
+async fn who_comes_into_a_room_is_told_who_is_there() {
+    let network = Network::default();
+    let (a, b, alice, bob, room) = pair(&network).await;
+    let c = server(&network, "c.example", 3).await;
+    let carol = c.register("carol").await;
+    for (server, user) in [(&a, &alice), (&b, &bob), (&c, &carol)] {
+        let path = format!("/v3/presence/{}/status", user.user_id);
+        assert_eq!(server.put(&path, user, json!({ "presence": "online" })).await.0, 200);
+    }
+    // Nobody changes anything any more.
+    eventually("the others' presence", async || {
+        presence(&b, &bob, &alice).await["presence"] == "online"
+            && presence(&a, &alice, &bob).await["presence"] == "online"
+    })
+    .await;
+    let path = format!("/v3/join/{room}?via=b.example");
+    assert_eq!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
+    for (server, reader, of) in
+        [(&c, &carol, &bob), (&c, &carol, &alice), (&a, &alice, &carol), (&b, &bob, &carol)]
+    {
+        eventually("everybody's presence", async || {
+            presence(server, reader, of).await["presence"] == "online"
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn presence_that_makes_no_sense_is_left_out() {
     let network = Network::default();
     let (b, bob, peer, joined) = meeting(&network).await;
@@ -57,6 +85,22 @@ async fn presence_that_makes_no_sense_is_left_out() {
     assert_eq!(presence(&b, &bob, &bob).await["presence"], "offline");
     peer.send_edus("p2", &us, &[&push(&joined.user, "unavailable")]).await.unwrap();
     assert_eq!(presence(&b, &bob, &eve).await["presence"], "unavailable");
+}
+
+/// What is said of somebody travels beside the join, and may overtake it.
+#[tokio::test]
+async fn presence_that_comes_before_its_user_counts_when_they_have_come_in() {
+    let network = Network::default();
+    let (b, bob, peer, joined) = meeting(&network).await;
+    let us = b.server.federation().server_name().to_owned();
+    let frank = TestUser { user_id: "@frank:peer.example".to_owned(), ..bob.clone() };
+    let update =
+        json!({ "user_id": frank.user_id, "presence": "unavailable", "last_active_ago": 5 });
+    let push = json!({ "edu_type": "m.presence", "content": { "push": [update] } });
+    peer.send_edus("p1", &us, &[&push]).await.unwrap();
+    assert_ne!(presence(&b, &bob, &frank).await["presence"], "unavailable");
+    peer.join(&us, &joined.room, &frank.user_id).await;
+    assert_eq!(presence(&b, &bob, &frank).await["presence"], "unavailable");
 }
 
 #[tokio::test]

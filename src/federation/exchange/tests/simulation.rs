@@ -18,7 +18,8 @@ use crate::{
     storage::{
         Range,
         schema::{
-            DEVICE_LIST_OUTBOX, DEVICE_LISTS_WAITING, OUTBOX, STAGED, TO_DEVICE_OUT, WAITING,
+            DEVICE_LIST_OUTBOX, DEVICE_LISTS_WAITING, OUTBOX, STAGED, TO_DEVICE_OUT, UNTAKEN,
+            WAITING,
         },
     },
 };
@@ -292,6 +293,7 @@ impl World {
                     && WAITING.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && STAGED.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && TO_DEVICE_OUT.scan(db, &Range::all(), 1).await.unwrap().is_empty()
+                    && UNTAKEN.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && DEVICE_LIST_OUTBOX.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && DEVICE_LISTS_WAITING.scan(db, &Range::all(), 1).await.unwrap().is_empty();
             }

@@ -1,0 +1,310 @@
+//! What other servers cost: events a second that come in, joining a large room, catching up, and
+//! servers that are gone.
+//!
+//! ```sh
+//! cargo build --release --bin myelin
+//! MYELIN_BIN=target/release/myelin cargo bench -p complement-tests --bench federation -- [EVENTS]
+//! ```
+//!
+//! The other server is driven by hand, in this process, on the same machine; what it needs is made
+//! beforehand. EVENTS is the size of each part: 10,000 unless it is given.
+
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark may panic, and prints rounded figures"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use complement_tests::peer::{Pdu, Peer, Received, Room, trusting};
+use complement_tests::{Client, Config, Server};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// How many events a transaction has.
+const IN_ONE: usize = 50;
+const VERSION: &str = "11";
+
+#[tokio::main]
+async fn main() {
+    let count = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
+    inbound(1, count).await;
+    inbound(50, count).await;
+    join(count).await;
+    catch_up(count).await;
+    dead_destinations(0).await;
+    dead_destinations(1_000).await;
+}
+
+fn server() -> Server {
+    Server::start(&trusting(Config::default().with("log.level", "warn")))
+}
+
+/// What the server takes, from now on.
+struct Meter<'a> {
+    server: &'a Server,
+    began: Instant,
+    processor: Duration,
+    memory_kib: u64,
+}
+
+impl<'a> Meter<'a> {
+    fn start(server: &'a Server) -> Self {
+        let (processor, memory_kib) = (server.processor_time(), server.resident_kib());
+        Self { server, began: Instant::now(), processor, memory_kib }
+    }
+
+    fn tell(&self, what: &str, count: usize) {
+        let took = self.began.elapsed().as_secs_f64();
+        let processor = (self.server.processor_time() - self.processor).as_secs_f64();
+        println!(
+            "{what:<44} {took:>8.2} s {:>9.0} /s   CPU {processor:>7.2} s {:>8.3} ms each   \
+             memory {} MiB before, at most {} MiB",
+            count as f64 / took,
+            processor * 1000.0 / count as f64,
+            self.memory_kib / 1024,
+            self.server.peak_kib() / 1024
+        );
+    }
+}
+
+/// Waits until a client sees the event.
+async fn arrives(alice: &Client, room: &str, event: &str) {
+    let patience = Instant::now() + Duration::from_mins(10);
+    while alice.get(["rooms", room, "event", event]).await.status != 200 {
+        assert!(Instant::now() < patience, "{event} never came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Messages of one other server in so many rooms, a transaction at a time.
+async fn inbound(rooms: usize, count: usize) {
+    let (server, peer) = (server(), Peer::start().await);
+    let alice = server.register("alice").await;
+    let eve = peer.user("eve");
+    let mut joined = Vec::with_capacity(rooms);
+    for _ in 0..rooms {
+        let body = json!({ "preset": "public_chat", "room_version": VERSION });
+        let id = alice.create_room(body).await;
+        joined.push(Room::join(&peer, &server, &id, &eve).await);
+    }
+    let mut pdus: Vec<Pdu> = Vec::with_capacity(count);
+    for number in 0..count {
+        let content = json!({ "msgtype": "m.text", "body": format!("message {number}") });
+        let room = &joined[number % rooms];
+        pdus.push(room.send(&peer, &eve, "m.room.message", None, content));
+    }
+    let meter = Meter::start(&server);
+    for part in pdus.chunks(IN_ONE) {
+        peer.sends(&server, &part.iter().collect::<Vec<_>>()).await;
+    }
+    for room in &joined {
+        arrives(&alice, &room.id, &room.last()).await;
+    }
+    meter.tell(&format!("{count} messages come in, {rooms} room(s)"), count);
+}
+
+/// A room with its state, and messages after it, one after the other.
+struct Large {
+    id: String,
+    state: Vec<Value>,
+    /// What authorizes events: the create event, the power levels, the join rules.
+    rules: [String; 3],
+    messages: Vec<Pdu>,
+    eve: String,
+    eve_joined: String,
+}
+
+impl Large {
+    /// A room with these members, each made by its server.
+    fn new(peer: &Peer, members: &[String], messages: usize) -> Self {
+        let (eve, id) = (peer.user("eve"), format!("!large:{}", peer.name()));
+        let mut all: Vec<Pdu> = Vec::with_capacity(members.len() + messages + 4);
+        let mut add = |sender: &str,
+                       kind: &str,
+                       key: Option<&str>,
+                       content: Value,
+                       auth: &[&str]| {
+            let mut draft = json!({
+                "type": kind, "room_id": id, "sender": sender, "content": content,
+                "origin_server_ts": 1_700_000_000_000_u64, "depth": all.len() + 1,
+                "prev_events": all.last().map(|pdu| pdu.id.clone()).into_iter().collect::<Vec<_>>(),
+                "auth_events": auth,
+            });
+            if let Some(key) = key {
+                draft["state_key"] = key.into();
+            }
+            let host = sender.split_once(':').unwrap().1;
+            let own = host == peer.name();
+            let pdu = if own { peer.sign(draft) } else { Peer::sign_as(host, draft) };
+            all.push(pdu.clone());
+            pdu.id
+        };
+        let join = json!({ "membership": "join" });
+        let version = json!({ "room_version": VERSION });
+        let create = add(&eve, "m.room.create", Some(""), version, &[]);
+        let joined = add(&eve, "m.room.member", Some(&eve), join.clone(), &[&create]);
+        let levels = json!({ "users": { &eve: 100 } });
+        let auth = [&*create, &*joined];
+        let levels = add(&eve, "m.room.power_levels", Some(""), levels, &auth);
+        let rule = json!({ "join_rule": "public" });
+        let auth = [&*create, &*joined, &*levels];
+        let rule = add(&eve, "m.room.join_rules", Some(""), rule, &auth);
+        for member in members {
+            let auth = [&*create, &*levels, &*rule];
+            add(member, "m.room.member", Some(member), join.clone(), &auth);
+        }
+        for number in 0..messages {
+            let content = json!({ "msgtype": "m.text", "body": format!("message {number}") });
+            add(&eve, "m.room.message", None, content, &[&create, &levels, &joined]);
+        }
+        let messages = all.split_off(members.len() + 4);
+        let state = all.into_iter().map(|pdu| pdu.json).collect();
+        Self { id, state, rules: [create, levels, rule], messages, eve, eve_joined: joined }
+    }
+
+    /// Has the peer answer those who join it after the messages.
+    fn served(self, peer: &Peer) -> Arc<Self> {
+        let (large, host) = (Arc::new(self), peer.name().to_owned());
+        let serving = Arc::clone(&large);
+        peer.on(move |request| serving.answer(&host, request));
+        large
+    }
+
+    fn answer(&self, host: &str, request: &Received) -> Option<(u16, Value)> {
+        if request.path == "/_matrix/key/v2/query" {
+            let servers = request.body["server_keys"].as_object()?.keys();
+            let keys: Vec<Value> = servers.map(|server| Peer::keys_of(server)).collect();
+            return Some((200, json!({ "server_keys": keys })));
+        }
+        let place = |id: &Value| self.messages.iter().position(|pdu| *id == pdu.id);
+        let jsons =
+            |pdus: &[Pdu]| -> Vec<Value> { pdus.iter().map(|pdu| pdu.json.clone()).collect() };
+        let mut segments = request.path.split('/').skip(4);
+        let body = match segments.next()? {
+            "make_join" => {
+                let user = segments.nth(1)?;
+                let last = self.messages.last().map_or(&self.rules[2], |pdu| &pdu.id);
+                let event = json!({
+                    "type": "m.room.member", "room_id": self.id, "sender": user,
+                    "state_key": user, "content": { "membership": "join" },
+                    "origin_server_ts": 1_700_000_000_000_u64,
+                    "depth": self.state.len() + self.messages.len() + 1,
+                    "prev_events": [last], "auth_events": self.rules,
+                });
+                json!({ "room_version": VERSION, "event": event })
+            }
+            "send_join" => json!({
+                "origin": host, "state": self.state, "auth_chain": self.state[..4].to_vec(),
+            }),
+            "get_missing_events" => {
+                let end = place(&request.body["latest_events"][0])?;
+                json!({ "events": jsons(&self.messages[end.saturating_sub(IN_ONE)..end]) })
+            }
+            "backfill" => {
+                let from = request.query.split(['&', '=']).find(|part| part.starts_with("%24"))?;
+                let end = place(&json!(from.replacen("%24", "$", 1)))? + 1;
+                let mut pdus = jsons(&self.messages[end.saturating_sub(100)..end]);
+                pdus.reverse();
+                json!({ "origin": host, "origin_server_ts": 1, "pdus": pdus })
+            }
+            "state_ids" => {
+                let id = |event: &Value| Pdu::of(event.clone()).id;
+                let ids: Vec<String> = self.state.iter().map(id).collect();
+                json!({ "pdu_ids": ids, "auth_chain_ids": self.rules })
+            }
+            _ => return None,
+        };
+        Some((200, body))
+    }
+
+    /// One more message, after these.
+    fn after(&self, peer: &Peer, parents: &[&str], depth: usize) -> Pdu {
+        let [create, levels, _] = &self.rules;
+        peer.sign(json!({
+            "type": "m.room.message", "room_id": self.id, "sender": self.eve,
+            "content": { "msgtype": "m.text", "body": "the last" },
+            "origin_server_ts": 1_700_000_000_000_u64, "depth": depth,
+            "prev_events": parents, "auth_events": [create, levels, self.eve_joined],
+        }))
+    }
+}
+
+async fn join_room(alice: &Client, peer: &Peer, room: &str) {
+    let path = format!("join/{room}?via={}", peer.name());
+    alice.post(path, json!({})).await.ok();
+}
+
+async fn join(count: usize) {
+    let (server, peer) = (server(), Peer::start().await);
+    let alice = server.register("alice").await;
+    let members: Vec<String> = (0..count).map(|number| peer.user(&format!("m{number}"))).collect();
+    let large = Large::new(&peer, &members, 0).served(&peer);
+    let meter = Meter::start(&server);
+    join_room(&alice, &peer, &large.id).await;
+    meter.tell(&format!("join a room of {count} members"), count);
+}
+
+/// This server was away: it is sent the last event, fetches what lies closest before it, and the rest
+/// when somebody reads back.
+async fn catch_up(count: usize) {
+    let (server, peer) = (server(), Peer::start().await);
+    let alice = server.register("alice").await;
+    let mut before = Large::new(&peer, &[], count);
+    // It joined before the first of the messages.
+    let messages = std::mem::take(&mut before.messages);
+    let id = before.id.clone();
+    let joined = before.served(&peer);
+    join_room(&alice, &peer, &id).await;
+    let missed = Large {
+        id: id.clone(),
+        state: joined.state.clone(),
+        rules: joined.rules.clone(),
+        messages,
+        eve: joined.eve.clone(),
+        eve_joined: joined.eve_joined.clone(),
+    };
+    let first = missed.messages[0].id.clone();
+    let last = missed.messages.last().unwrap().id.clone();
+    let missed = missed.served(&peer);
+    let newest = missed.after(&peer, &[&last], count + 5);
+    let meter = Meter::start(&server);
+    peer.sends(&server, &[&newest]).await;
+    arrives(&alice, &id, &newest.id).await;
+    meter.tell(&format!("the newest of {count} missed events is there"), 1);
+    let mut from = String::new();
+    while alice.get(["rooms", &id, "event", &first]).await.status != 200 {
+        let path = format!("rooms/{id}/messages?dir=b&limit=100{from}");
+        let page = alice.get(path).await.ok();
+        from = page["end"].as_str().map(|end| format!("&from={end}")).unwrap_or_default();
+    }
+    meter.tell(&format!("all {count} are there, reading back"), count);
+}
+
+/// What messages cost in a room with so many servers that are gone.
+async fn dead_destinations(count: usize) {
+    let (server, peer) = (server(), Peer::start().await);
+    let alice = server.register("alice").await;
+    // Addresses at which nobody listens.
+    let members: Vec<String> = (0..count)
+        .map(|number| format!("@m:127.1.{}.{}:9", number / 250, number % 250 + 1))
+        .collect();
+    let large = Large::new(&peer, &members, 0).served(&peer);
+    join_room(&alice, &peer, &large.id).await;
+    // The first failures are over.
+    alice.say(&large.id, "first").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let meter = Meter::start(&server);
+    for number in 0..200 {
+        alice.say(&large.id, &format!("message {number}")).await;
+    }
+    peer.gets_pdu(|pdu| pdu["content"]["body"] == "message 199").await;
+    meter.tell(&format!("send, {count} servers are gone"), 200);
+    let meter = Meter::start(&server);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    meter.tell(&format!("a minute of nothing, {count} servers are gone"), 1);
+}
