@@ -35,3 +35,7 @@ pub use storage::bench;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use push::bench as push_bench;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use rooms::search_bench;

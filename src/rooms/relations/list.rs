@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 
 use super::{Relation, RelationKind};
 use crate::{
-    rooms::{Boundary, Room, Rooms, Viewer, Visibility, error::RoomError, record::EventRecord},
+    rooms::{
+        Boundary, Room, Rooms, Viewer, Visibility, error::RoomError, record::EventRecord,
+        timeline_key::TimelineKey,
+    },
     storage::{
         Range, Read,
         schema::{EVENTS, RELATIONS},
@@ -103,7 +106,7 @@ impl Rooms {
         let viewer = Viewer::from(session);
         let chunk = self.client_events(&at, &viewer, &room, &visibility, &found, true).await?;
         // A boundary lies after its event: going back, the next page begins before the last one.
-        let next = next.map(|key| Boundary(if backward { key - 1 } else { key }));
+        let next = next.map(|key| if backward { Boundary::before(key) } else { Boundary(key) });
         Ok(RelatedPage { chunk, next })
     }
 
@@ -118,18 +121,12 @@ impl Rooms {
         (after, upto): (Boundary, Boundary),
         limit: usize,
         direction: Direction,
-    ) -> Result<Vec<(i64, Relation)>, RoomError> {
+    ) -> Result<Vec<(TimelineKey, Relation)>, RoomError> {
         let mut found = Vec::new();
         for kind in kinds {
-            let mut range = Range::prefix(&(room.number, parent, *kind)).after(&(
-                room.number,
-                parent,
-                *kind,
-                after.0,
-            ));
-            if let Some(past) = upto.0.checked_add(1) {
-                range = range.before(&(room.number, parent, *kind, past));
-            }
+            let range = Range::prefix(&(room.number, parent, *kind))
+                .after(&(room.number, parent, *kind, after.0))
+                .upto(&(room.number, parent, *kind, upto.0));
             let rows = match direction {
                 Direction::Forward => RELATIONS.scan(at, &range, limit).await?,
                 Direction::Backward => RELATIONS.scan_back(at, &range, limit).await?,
@@ -155,7 +152,7 @@ impl Rooms {
         visibility: &Visibility,
         request: &RelatedRequest,
         limit: usize,
-    ) -> Result<(Vec<EventRecord>, Option<i64>), RoomError> {
+    ) -> Result<(Vec<EventRecord>, Option<TimelineKey>), RoomError> {
         let kinds = match &request.rel_type {
             Some(rel_type) => vec![RelationKind::named(rel_type)],
             None => RelationKind::ALL.to_vec(),
@@ -186,7 +183,7 @@ impl Rooms {
             }
             match request.direction {
                 Direction::Forward => after = Boundary(last),
-                Direction::Backward => upto = Boundary(last - 1),
+                Direction::Backward => upto = Boundary::before(last),
             }
         }
     }
@@ -200,8 +197,8 @@ impl Rooms {
         parent: &EventId,
         (after, upto): (Boundary, Boundary),
         request: &RelatedRequest,
-    ) -> Result<BTreeMap<i64, Relation>, RoomError> {
-        let everything = (Boundary::START, Boundary(i64::MAX));
+    ) -> Result<BTreeMap<TimelineKey, Relation>, RoomError> {
+        let everything = (Boundary::START, Boundary::END);
         let mut found = BTreeMap::new();
         let mut known: HashSet<OwnedEventId> = HashSet::from([parent.to_owned()]);
         let mut parents = vec![parent.to_owned()];
@@ -241,11 +238,11 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         visibility: &Visibility,
-        relations: BTreeMap<i64, Relation>,
+        relations: BTreeMap<TimelineKey, Relation>,
         limit: usize,
         backward: bool,
-    ) -> Result<(Vec<EventRecord>, Option<i64>), RoomError> {
-        let mut rows: Vec<(i64, Relation)> = relations.into_iter().collect();
+    ) -> Result<(Vec<EventRecord>, Option<TimelineKey>), RoomError> {
+        let mut rows: Vec<(TimelineKey, Relation)> = relations.into_iter().collect();
         if backward {
             rows.reverse();
         }

@@ -8,7 +8,7 @@ use super::{RelatedPage, RelationKind};
 use crate::{
     rooms::{
         Boundary, Room, Rooms, Viewer, Visibility, error::RoomError, record::EventRecord,
-        redaction::emptied,
+        redaction::emptied, timeline_key::TimelineKey,
     },
     storage::{
         Range, Read,
@@ -54,10 +54,7 @@ impl Rooms {
         let mut roots: Vec<EventRecord> = Vec::new();
         let mut looked_at = 0;
         let next = 'rows: loop {
-            let mut range = Range::prefix(&(room.number,));
-            if let Some(past) = upto.0.checked_add(1) {
-                range = range.before(&(room.number, past));
-            }
+            let range = Range::prefix(&(room.number,)).upto(&(room.number, upto.0));
             let rows = THREAD_EVENTS.scan_back(&at, &range, STEP).await?;
             let exhausted = rows.len() < STEP;
             for ((_, key), root) in rows {
@@ -65,7 +62,7 @@ impl Rooms {
                     break 'rows Some(upto);
                 }
                 looked_at += 1;
-                upto = Boundary(key - 1);
+                upto = Boundary::before(key);
                 if self.latest_of(&at, &room, &root).await? != Some(key) {
                     continue;
                 }
@@ -91,7 +88,7 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         thread: &EventId,
-    ) -> Result<Option<i64>, RoomError> {
+    ) -> Result<Option<TimelineKey>, RoomError> {
         let range = Range::prefix(&(room.number, thread, RelationKind::Thread));
         let latest = RELATIONS.scan_back(at, &range, 1).await?.pop();
         Ok(latest.map(|((.., key), _)| key))
