@@ -39,3 +39,7 @@ pub use push::bench as push_bench;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use rooms::bench as event_bench;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use rooms::search_bench;

@@ -24,7 +24,8 @@ use crate::{push::mails::UNSUBSCRIBE_PATH, server::Areas, users::mail::VALIDATIO
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes = content(encryption(delayed_events(rooms(notifying(accounts(routes))))));
+    let routes =
+        content(encryption(delayed_events(rooms(notifying(stored_data(accounts(routes)))))));
     let routes = super::admin::routes::add(routes);
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
@@ -33,8 +34,8 @@ pub(crate) fn routes(areas: Areas) -> Router {
 /// Accounts, devices, profiles, account data.
 fn accounts(routes: Routes) -> Routes {
     use ruma::api::client::{
-        account as a, admin as ad, appservice as b, config as c, device as d, discovery,
-        filter as f, profile as p, session as s, tag as t, thirdparty as tp, voip as v,
+        account as a, admin as ad, appservice as b, device as d, discovery, filter as f,
+        profile as p, session as s, thirdparty as tp, voip as v,
     };
     const POST: MethodFilter = MethodFilter::POST;
     routes
@@ -114,13 +115,6 @@ fn accounts(routes: Routes) -> Routes {
         .add::<p::get_profile_field::v3::Request, _, _>(profile::get_profile_field)
         .add::<p::set_profile_field::v3::Request, _, _>(profile::set_profile_field)
         .add::<p::delete_profile_field::v3::Request, _, _>(profile::delete_profile_field)
-        .add::<c::get_global_account_data::v3::Request, _, _>(account_data::get_global_account_data)
-        .add::<c::set_global_account_data::v3::Request, _, _>(account_data::set_global_account_data)
-        .add::<c::get_room_account_data::v3::Request, _, _>(account_data::get_room_account_data)
-        .add::<c::set_room_account_data::v3::Request, _, _>(account_data::set_room_account_data)
-        .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
-        .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
-        .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
         .add::<f::create_filter::v3::Request, _, _>(filter::create_filter)
         .add::<f::get_filter::v3::Request, _, _>(filter::get_filter)
 }
@@ -314,6 +308,29 @@ fn rooms(routes: Routes) -> Routes {
             "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
             client::sliding_sync::sync,
         )
+}
+
+/// What clients store with an account, and tags.
+fn stored_data(routes: Routes) -> Routes {
+    use ruma::api::client::{config as c, tag as t};
+    routes
+        .add::<c::get_global_account_data::v3::Request, _, _>(account_data::get_global_account_data)
+        .add::<c::set_global_account_data::v3::Request, _, _>(account_data::set_global_account_data)
+        .add::<c::get_room_account_data::v3::Request, _, _>(account_data::get_room_account_data)
+        .add::<c::set_room_account_data::v3::Request, _, _>(account_data::set_room_account_data)
+        .path(
+            MethodFilter::DELETE,
+            "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{type}",
+            account_data::delete_global_account_data,
+        )
+        .path(
+            MethodFilter::DELETE,
+            "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{type}",
+            account_data::delete_room_account_data,
+        )
+        .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
+        .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
+        .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
 }
 
 /// Events that are sent later.

@@ -88,7 +88,7 @@ fn record(number: usize) -> EventRecord {
         depth: 1,
         origin_server_ts: 1,
         position: 1,
-        backfill_key: 0,
+        backfill_key: None,
         visibility: HistoryVisibility::Shared,
         rejected: false,
         soft_failed: false,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     rooms::{
-        Boundary, Room, RoomError, Rooms,
+        Room, RoomError, Rooms,
         record::{EventNumber, Membership},
     },
     storage::{
@@ -201,16 +201,15 @@ impl Unread {
         until: u64,
     ) -> Result<usize, RoomError> {
         let mut looked_at = 0;
-        let mut upto = Boundary::at_position(until);
-        let after = Boundary::at_position(tally.until);
+        let (mut upto, after) = (until, tally.until);
         let mut found = Vec::new();
         // The latest first, so that of too many the old ones are left out.
         while looked_at < MAX_COUNTED && upto > after {
             let events = self.look(at, room, after, upto).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
-            for (key, event) in events.iter() {
-                upto = Boundary(*key - 1);
+            for (position, event) in events.iter() {
+                upto = position.saturating_sub(1);
                 let redacts_counted = event.redacts && !tally.threads.is_empty();
                 if redacts_counted {
                     // What it redacts may have been counted.
@@ -249,14 +248,13 @@ impl Unread {
     ) -> Result<usize, RoomError> {
         let mut looked_at = 0;
         let first = threads.values().copied().min().unwrap_or(tally.until);
-        let after = Boundary::at_position(first);
-        let mut upto = Boundary::at_position(tally.until);
+        let (mut upto, after) = (tally.until, first);
         while looked_at < MAX_COUNTED && upto > after {
             let events = self.look(at, room, after, upto).await?;
             let exhausted = events.len() < STEP;
             looked_at += events.len();
-            for (key, event) in events.iter() {
-                upto = Boundary(*key - 1);
+            for (position, event) in events.iter() {
+                upto = position.saturating_sub(1);
                 let thread = event.thread.as_ref().map_or(MAIN, |thread| thread.as_str());
                 let wanted = threads.get(thread).is_some_and(|read| event.position > *read);
                 if let Some(outcome) = reader.notified(event).filter(|_| wanted) {

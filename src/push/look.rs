@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
-use ruma::{EventId, OwnedEventId};
+use ruma::{EventId, OwnedEventId, api::Direction};
 
 use super::{
     Unread,
@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     rooms::{
-        Boundary, Room, RoomError,
+        Room, RoomError,
         record::{EventNumber, EventRecord},
+        timeline_key::live_events,
     },
     storage::{
-        Range, Read,
+        Read,
         intern::RoomNumber,
-        schema::{EVENT_IDS, EVENTS, TIMELINE},
+        schema::{EVENT_IDS, EVENTS},
     },
 };
 
@@ -26,11 +27,11 @@ pub(super) const STEP: usize = 500;
 /// How far an event may be from its thread.
 const MAX_HOPS: usize = 3;
 
-/// Events taken apart, with their place.
-pub(super) type Looked = Vec<(i64, Arc<PushEvent>)>;
+/// Events taken apart, by stream position.
+pub(super) type Looked = Vec<(u64, Arc<PushEvent>)>;
 
-/// What was looked at within the last moments: a window after one place and up to another.
-pub(super) type Looks = Cache<(RoomNumber, i64, i64), Arc<Looked>>;
+/// What was looked at within the last moments: a window after one position and up to another.
+pub(super) type Looks = Cache<(RoomNumber, u64, u64), Arc<Looked>>;
 
 /// For how long a window is kept. What is redacted in it meanwhile is looked at again with the
 /// redaction, which lies behind it.
@@ -40,14 +41,14 @@ const MAX_LOOKED_AT: u64 = 50_000;
 
 /// An empty one.
 pub(super) fn looks() -> Looks {
-    let weigh = |_: &(RoomNumber, i64, i64), looked: &Arc<Looked>| {
+    let weigh = |_: &(RoomNumber, u64, u64), looked: &Arc<Looked>| {
         u32::try_from(looked.len() + 5).unwrap_or(u32::MAX)
     };
     Cache::builder().weigher(weigh).max_capacity(MAX_LOOKED_AT).time_to_live(LOOK_FOR).build()
 }
 
-/// Rows of a room's timeline.
-type Rows = Vec<((RoomNumber, i64), EventNumber)>;
+/// Live events of a room's timeline, by position.
+type Rows = Vec<(u64, EventNumber)>;
 
 impl Unread {
     /// The latest events of a window, latest first. All members of a room look at the same ones
@@ -56,10 +57,10 @@ impl Unread {
         &self,
         at: &impl Read,
         room: &Room,
-        after: Boundary,
-        upto: Boundary,
+        after: u64,
+        upto: u64,
     ) -> Result<Arc<Looked>, RoomError> {
-        let key = (room.number, after.0, upto.0);
+        let key = (room.number, after, upto);
         if let Some(looked) = self.looks.get(&key) {
             return Ok(looked);
         }
@@ -73,11 +74,11 @@ impl Unread {
         &self,
         at: &impl Read,
         room: &Room,
-        after: Boundary,
-        upto: Boundary,
+        after: u64,
+        upto: u64,
         limit: usize,
     ) -> Result<Looked, RoomError> {
-        let rows = TIMELINE.scan_back(at, &window(room, after, upto), limit).await?;
+        let rows = live_events(at, room.number, (after, upto), limit, Direction::Backward).await?;
         self.take_apart(at, room, rows).await
     }
 
@@ -86,10 +87,10 @@ impl Unread {
         &self,
         at: &impl Read,
         room: &Room,
-        after: Boundary,
-        upto: Boundary,
+        after: u64,
+        upto: u64,
     ) -> Result<Looked, RoomError> {
-        let rows = TIMELINE.scan(at, &window(room, after, upto), STEP).await?;
+        let rows = live_events(at, room.number, (after, upto), STEP, Direction::Forward).await?;
         self.take_apart(at, room, rows).await
     }
 
@@ -131,7 +132,7 @@ impl Unread {
                 *slot = Some(event);
             }
         }
-        let keys = rows.into_iter().map(|((_, key), _)| key);
+        let keys = rows.into_iter().map(|(key, _)| key);
         Ok(keys.zip(known).filter_map(|(key, event)| Some((key, event?))).collect())
     }
 
@@ -174,13 +175,5 @@ impl Unread {
             }
             _ => Ok(None),
         }
-    }
-}
-
-fn window(room: &Room, after: Boundary, upto: Boundary) -> Range<(RoomNumber, i64)> {
-    let range = Range::prefix(&(room.number,)).after(&(room.number, after.0));
-    match upto.0.checked_add(1) {
-        Some(past) => range.before(&(room.number, past)),
-        None => range,
     }
 }

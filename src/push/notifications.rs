@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     rooms::{
-        Boundary, Room, RoomError, Viewer, Visibility,
+        Room, RoomError, Viewer, Visibility,
         record::{EventRecord, Membership, UserRoom},
     },
     storage::{Snapshot, intern::RoomNumber},
@@ -136,8 +136,7 @@ impl Unread {
                 None => slot.insert(reading.source(*number).await?),
             };
             if source.ahead.is_empty() {
-                let window = (Boundary::at_position(source.since), Boundary::at_position(upto));
-                let events = self.look_back(at, &source.room, window.0, window.1, STEP).await?;
+                let events = self.look_back(at, &source.room, source.since, upto, STEP).await?;
                 looked_at += events.len().max(1);
                 source.ahead.extend(events.into_iter().map(|(_, event)| event));
             }

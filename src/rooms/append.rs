@@ -119,7 +119,7 @@ impl RoomWriter {
             depth,
             origin_server_ts,
             position: 0,
-            backfill_key: 0,
+            backfill_key: None,
             visibility,
             rejected: false,
             soft_failed: false,
@@ -171,7 +171,8 @@ impl RoomWriter {
         let (current, members) = self.extend(Some(tip), &removed).await?;
         let outbox = had_others || self.has_others() || members.iter().any(|one| !one.is_local);
         let shown = Shown::Live;
-        self.added.push(Added { number, record, shown, current, members, outbox });
+        let missing = Vec::new();
+        self.added.push(Added { number, record, shown, missing, current, members, outbox });
         Ok((number, event_id))
     }
 

@@ -11,7 +11,7 @@ use crate::storage::{
     Json, StorageError,
     intern::UserNumber,
     schema::{
-        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, MEMBERSHIPS, OUTBOX,
+        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, GAPS, MEMBERSHIPS, OUTBOX,
         REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
     },
 };
@@ -124,17 +124,24 @@ impl RoomWriter {
     /// The rows of one event.
     fn write(&mut self, added: Added, position: u64, transaction: Option<&Transaction>) {
         let room = self.room.number;
-        let Added { number, mut record, shown, current, members, outbox } = added;
+        let Added { number, mut record, shown, missing, current, members, outbox } = added;
         let batch = &mut self.batch;
         record.position = position;
         if let Shown::Backfilled(key) = shown {
-            record.backfill_key = key;
+            record.backfill_key = Some(key);
         }
         EVENT_IDS.put(batch, &record.event_id, &(room, number));
         if shown != Shown::Nowhere {
-            TIMELINE.put(batch, &(room, record.timeline_key()), &number);
+            let key = record.timeline_key();
+            if record.backfill_key.is_some() {
+                TIMELINE.require_absent(batch, &(room, key));
+            }
+            TIMELINE.put(batch, &(room, key), &number);
+            if !missing.is_empty() {
+                GAPS.put(batch, &(room, key), &Json(missing));
+            }
             let searchable = self.rooms.settings().search.enabled;
-            super::indexes::added(batch, room, record.timeline_key(), number, &record, searchable);
+            super::indexes::added(batch, room, key, number, &record, searchable);
         } else if !record.outlier {
             REFUSED_EVENTS.put(batch, &(room, self.rooms.clock().now_ms(), number), &());
         }

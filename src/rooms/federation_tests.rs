@@ -2,8 +2,12 @@
 //! take in, in any order. Signatures are the network's affair and not looked at here.
 
 mod collection;
+mod gaps;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId, ServerName};

@@ -3,7 +3,9 @@
 use super::{
     media_references, people,
     record::{EventNumber, EventRecord},
-    relations, search, timestamps,
+    relations, search,
+    timeline_key::TimelineKey,
+    timestamps,
 };
 use crate::storage::{Batch, intern::RoomNumber};
 
@@ -12,7 +14,7 @@ use crate::storage::{Batch, intern::RoomNumber};
 pub(super) fn added(
     batch: &mut Batch,
     room: RoomNumber,
-    key: i64,
+    key: TimelineKey,
     number: EventNumber,
     record: &EventRecord,
     searchable: bool,

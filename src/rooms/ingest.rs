@@ -102,7 +102,7 @@ impl Pdu {
             depth: self.depth,
             origin_server_ts: self.origin_server_ts,
             position: 0,
-            backfill_key: 0,
+            backfill_key: None,
             visibility: HistoryVisibility::Joined,
             rejected: verdict == Verdict::Rejected,
             soft_failed: verdict == Verdict::SoftFailed,
@@ -432,7 +432,7 @@ impl RoomWriter {
             self.graph.next = EventNumber(number.0 + 1);
             self.note_states(number, before, &after);
         }
-        for id in missing_prev {
+        for id in &missing_prev {
             BACKWARD_EXTREMITIES.put(&mut self.batch, &(self.room.number, id), &());
         }
         let (mut current, mut members) = (None, Vec::new());
@@ -465,7 +465,8 @@ impl RoomWriter {
         self.ledger.note_recent(pdu.event_id.clone(), recent);
         let shown = if verdict == Verdict::Accepted { shown } else { Shown::Nowhere };
         let outbox = self.forwarding && shown == Shown::Live;
-        self.added.push(Added { number, record, shown, current, members, outbox });
+        let missing = missing_prev;
+        self.added.push(Added { number, record, shown, missing, current, members, outbox });
         Ok(Ingested::New { verdict, why })
     }
 
@@ -639,9 +640,15 @@ impl RoomWriter {
             prev_events: Some(pdu.prev_events.clone()),
         };
         self.ledger.note_recent(pdu.event_id.clone(), known);
-        let (current, members) = (None, Vec::new());
-        let shown = Shown::Nowhere;
-        self.added.push(Added { number, record, shown, current, members, outbox: false });
+        self.added.push(Added {
+            number,
+            record,
+            shown: Shown::Nowhere,
+            missing: Vec::new(),
+            current: None,
+            members: Vec::new(),
+            outbox: false,
+        });
         Ok(Vec::new())
     }
 }

@@ -52,7 +52,11 @@ impl Rooms {
         Ok(self.db().users().find(self.db(), target).await?)
     }
 
-    /// The room without the invitations that would be refused: it is made all the same.
+    /// The room without the invitations that would be refused: it is made all the same, unless it
+    /// was for nobody else.
+    ///
+    /// # Errors
+    /// [`RoomError::InviteBlocked`] if nobody who was to be invited wants it.
     pub(super) async fn without_refused(
         &self,
         inviter: &UserId,
@@ -60,12 +64,16 @@ impl Rooms {
     ) -> Result<NewRoom, RoomError> {
         let mut new = new.clone();
         let mut invite = Vec::with_capacity(new.invite.len());
+        let mut refused = None;
         for user in std::mem::take(&mut new.invite) {
             match self.check_invite(inviter, &user).await {
                 Ok(()) => invite.push(user),
-                Err(RoomError::InviteBlocked { .. }) => {}
+                Err(error @ RoomError::InviteBlocked { .. }) => refused = Some(error),
                 Err(error) => return Err(error),
             }
+        }
+        if let Some(error) = refused.filter(|_| invite.is_empty()) {
+            return Err(error);
         }
         new.invite = invite;
         Ok(new)

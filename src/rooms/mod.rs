@@ -20,6 +20,7 @@ mod elsewhere;
 pub(crate) mod error;
 mod event;
 pub(crate) mod filter;
+mod gaps;
 pub(crate) mod hierarchy;
 mod indexes;
 pub(crate) mod ingest;
@@ -55,6 +56,7 @@ mod standing;
 mod state;
 mod third_party;
 mod timeline;
+pub(crate) mod timeline_key;
 mod timestamps;
 pub(crate) mod typing;
 mod upgrade;
@@ -87,13 +89,16 @@ pub(crate) use profile::Profile;
 pub(crate) use purge::{Deletion, HistoryEnd, Job, JobId, Outcome, Status, Work};
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
 pub(crate) use room::Room;
+#[cfg(feature = "bench")]
+pub use search::bench as search_bench;
 pub(crate) use search::{
     Around, Field, Found, Group, Hit, Order, Place, SearchRequest, Surroundings,
 };
 pub(crate) use settings::Settings;
 pub(crate) use show::Viewer;
 pub(crate) use third_party::is_signed_with;
-pub(crate) use timeline::{Boundary, Page, PageRequest};
+pub(crate) use timeline::{Page, PageRequest};
+pub(crate) use timeline_key::Boundary;
 #[cfg(any(test, feature = "bench"))]
 pub(crate) use visibility::HistoryVisibility;
 pub(crate) use visibility::Visibility;

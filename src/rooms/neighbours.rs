@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ruma::{
     CanonicalJsonObject, EventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, ServerName,
-    UserId,
+    UserId, api::Direction,
 };
 use serde_json::value::RawValue;
 
@@ -15,11 +15,11 @@ use super::{
     pdu::Pdu,
     record::{EventNumber, EventRecord, Membership},
     room::Room,
+    timeline_key::live_events,
 };
 use crate::storage::{
-    Range,
     intern::{RoomNumber, UserNumber},
-    schema::{CURRENT_STATE, EVENT_IDS, EVENTS, FORWARDED, TIMELINE},
+    schema::{CURRENT_STATE, EVENT_IDS, EVENTS, FORWARDED},
 };
 
 /// What somebody outside is told of a room.
@@ -166,17 +166,15 @@ impl Rooms {
         from: u64,
         until: u64,
     ) -> Result<Option<(EventNumber, EventRecord)>, RoomError> {
-        let key = |position: u64| (room, i64::try_from(position).unwrap_or(i64::MAX));
-        let mut end = until.saturating_add(1);
+        let (after, mut upto) = (from.saturating_sub(1), until);
         loop {
-            let range = Range::prefix(&(room,)).from(&key(from)).before(&key(end));
-            let rows = TIMELINE.scan_back(self.db(), &range, LOOKED_AT).await?;
+            let (window, backward) = ((after, upto), Direction::Backward);
+            let rows = live_events(self.db(), room, window, LOOKED_AT, backward).await?;
             let complete = rows.len() < LOOKED_AT;
             let keys = rows.iter().map(|(_, number)| (room, *number));
             let records = EVENTS.multi_get(self.db(), keys).await?;
-            for (((_, position), number), record) in rows.into_iter().zip(records) {
-                let position = u64::try_from(position).unwrap_or_default();
-                end = position;
+            for ((position, number), record) in rows.into_iter().zip(records) {
+                upto = position.saturating_sub(1);
                 let Some(record) = record else { continue };
                 let to_send = self.is_local(&record.sender_id)
                     || FORWARDED.contains(self.db(), &(room, position)).await?;
@@ -200,16 +198,14 @@ impl Rooms {
         until: u64,
         limit: usize,
     ) -> Result<(Vec<(EventNumber, EventRecord)>, u64), RoomError> {
-        let key = |position: u64| (room, i64::try_from(position).unwrap_or(i64::MAX));
-        let range = Range::prefix(&(room,)).from(&key(from)).before(&key(until.saturating_add(1)));
-        let rows = TIMELINE.scan(self.db(), &range, LOOKED_AT).await?;
+        let window = (from.saturating_sub(1), until);
+        let rows = live_events(self.db(), room, window, LOOKED_AT, Direction::Forward).await?;
         let complete = rows.len() < LOOKED_AT;
         let keys = rows.iter().map(|(_, number)| (room, *number));
         let records = EVENTS.multi_get(self.db(), keys).await?;
         let mut found = Vec::new();
         let mut next = from;
-        for (((_, position), number), record) in rows.into_iter().zip(records) {
-            let position = u64::try_from(position).unwrap_or_default();
+        for ((position, number), record) in rows.into_iter().zip(records) {
             if found.len() == limit {
                 return Ok((found, next));
             }

@@ -8,7 +8,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::visibility::HistoryVisibility;
+use super::{timeline_key::TimelineKey, visibility::HistoryVisibility};
 use crate::storage::{
     intern::{RoomNumber, UserNumber},
     key::{Key, number, take},
@@ -44,8 +44,8 @@ pub(crate) struct EventRecord {
     /// The stream position at which it arrived here; 0 for one that no sync tells of: backfilled,
     /// rejected, soft-failed, or an outlier.
     pub(crate) position: u64,
-    /// Its timeline key if it was backfilled: below zero, counting down. Otherwise 0.
-    pub(crate) backfill_key: i64,
+    /// Its place in the timeline if it was fetched later. A live event stands at its position.
+    pub(crate) backfill_key: Option<TimelineKey>,
     /// The history visibility in the state it was sent in.
     pub(crate) visibility: HistoryVisibility,
     /// It failed the authorization rules.
@@ -81,6 +81,8 @@ const REDACTS: u8 = 1 << 4;
 const TRANSACTION: u8 = 1 << 5;
 /// The two bits of the history visibility.
 const VISIBILITY_SHIFT: u8 = 6;
+/// In the place of a position: the timeline key of an event that fills a gap follows the numbers.
+const FILLS_GAP: u64 = 1 << 62;
 
 impl EventRecord {
     /// The JSON of its `content`.
@@ -91,11 +93,14 @@ impl EventRecord {
     }
 
     /// Where it is in the timeline.
-    pub(crate) fn timeline_key(&self) -> i64 {
-        if self.backfill_key < 0 {
-            return self.backfill_key;
-        }
-        i64::try_from(self.position).unwrap_or(i64::MAX)
+    pub(crate) fn timeline_key(&self) -> TimelineKey {
+        self.backfill_key.unwrap_or(TimelineKey::live(self.position))
+    }
+
+    /// The stream position that its readers' memberships and receipts are held against: its own, or
+    /// if it fills a gap the one that the room was at before it.
+    pub(crate) fn as_of(&self) -> u64 {
+        self.timeline_key().position()
     }
 
     /// Whether it is a state event.
@@ -114,6 +119,7 @@ impl EventRecord {
 impl Value for EventRecord {
     fn to_bytes(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let key = self.timeline_key();
         out.reserve(256 + self.json.len());
         out.push(
             flag(self.rejected, REJECTED)
@@ -128,8 +134,8 @@ impl Value for EventRecord {
             self.sender.0,
             self.depth,
             self.origin_server_ts,
-            // Positions are below 2⁶³, so the highest bit tells the two apart.
-            self.timeline_key().cast_unsigned(),
+            // Positions are below 2⁶², so the two highest bits tell the three apart.
+            if key.fills_gap() { FILLS_GAP } else { key.number().cast_unsigned() },
             // No event has the number zero.
             self.redacted_by.map_or(0, |event| event.0),
             self.replaces.map_or(0, |event| event.0),
@@ -138,6 +144,10 @@ impl Value for EventRecord {
         }
         out.extend_from_slice(&self.content_at.0.to_be_bytes());
         out.extend_from_slice(&self.content_at.1.to_be_bytes());
+        if key.fills_gap() {
+            out.extend_from_slice(&key.number().to_be_bytes());
+            out.extend_from_slice(&key.place().to_be_bytes());
+        }
         put_text(out, self.event_id.as_str());
         put_text(out, self.sender_id.as_str());
         put_text(out, &self.event_type);
@@ -165,6 +175,13 @@ impl Value for EventRecord {
         let [sender, depth, origin_server_ts, key, redacted_by, replaces] =
             [number()?, number()?, number()?, number()?, number()?, number()?];
         let content_at = (u32::decode(&mut rest)?, u32::decode(&mut rest)?);
+        let (position, backfill_key) = if key == FILLS_GAP {
+            let number = u64::decode(&mut rest)?.cast_signed();
+            (0, Some(TimelineKey::of(number, u64::decode(&mut rest)?)))
+        } else {
+            let fetched = Some(key.cast_signed()).filter(|number| *number < 0);
+            (if fetched.is_some() { 0 } else { key }, fetched.map(TimelineKey::at))
+        };
         let mut text = || std::str::from_utf8(take_part(&mut rest)?).ok();
         let event_id = text()?.try_into().ok()?;
         let sender_id = text()?.try_into().ok()?;
@@ -189,8 +206,8 @@ impl Value for EventRecord {
             state_key,
             depth,
             origin_server_ts,
-            position: u64::try_from(key.cast_signed()).unwrap_or(0),
-            backfill_key: key.cast_signed().min(0),
+            position,
+            backfill_key,
             visibility: HistoryVisibility::from_bits(flags >> VISIBILITY_SHIFT),
             rejected: flags & REJECTED != 0,
             soft_failed: flags & SOFT_FAILED != 0,
@@ -415,7 +432,7 @@ mod tests {
             depth: 3,
             origin_server_ts: 1_000,
             position: 12,
-            backfill_key: 0,
+            backfill_key: None,
             visibility: HistoryVisibility::Invited,
             rejected: false,
             soft_failed: true,
@@ -441,9 +458,11 @@ mod tests {
         let event = record();
         assert_eq!(event.content(), r#"{"name":"tea"}"#);
         assert_eq!(EventRecord::from_bytes(&bytes(&event)), Some(event));
-        let backfilled = EventRecord { position: 0, backfill_key: -3, ..record() };
-        assert_eq!(backfilled.timeline_key(), -3);
-        assert_eq!(EventRecord::from_bytes(&bytes(&backfilled)), Some(backfilled));
+        for key in [TimelineKey::at(-3), TimelineKey::of(11, 4), TimelineKey::of(-3, 1)] {
+            let backfilled = EventRecord { position: 0, backfill_key: Some(key), ..record() };
+            assert_eq!(backfilled.timeline_key(), key);
+            assert_eq!(EventRecord::from_bytes(&bytes(&backfilled)), Some(backfilled));
+        }
         let user_room = UserRoom {
             membership: Membership::Invite,
             event: EventNumber(4),

@@ -7,6 +7,7 @@ use super::{
     Rooms,
     error::RoomError,
     record::{EventNumber, EventRecord},
+    timeline_key::TimelineKey,
 };
 use crate::storage::{
     Batch, Range, Read, StorageError, Value,
@@ -21,7 +22,7 @@ const EVENTS_AT_ONCE: usize = 50;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A place in the table of timelines.
-type Cursor = (RoomNumber, i64);
+type Cursor = (RoomNumber, TimelineKey);
 
 /// How far an index goes. No row: nothing is indexed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,7 +77,7 @@ impl Progress {
 }
 
 /// Queues the rows of an event that is in the timeline at a key.
-pub(super) type Index = fn(&mut Batch, RoomNumber, i64, EventNumber, &EventRecord);
+pub(super) type Index = fn(&mut Batch, RoomNumber, TimelineKey, EventNumber, &EventRecord);
 
 impl Rooms {
     /// Indexes what is not indexed yet, as the row says.

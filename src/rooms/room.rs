@@ -424,5 +424,5 @@ pub(super) async fn members(
 /// The position of the last event of a room's timeline; 0 if there is none.
 pub(super) async fn stored_last_position(db: &Db, room: RoomNumber) -> Result<u64, RoomError> {
     let last = TIMELINE.scan_back(db, &Range::prefix(&(room,)), 1).await?.pop();
-    Ok(last.and_then(|((_, key), _)| u64::try_from(key).ok()).unwrap_or(0))
+    Ok(last.map_or(0, |((_, key), _)| key.position()))
 }

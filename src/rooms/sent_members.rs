@@ -10,7 +10,7 @@ use std::{collections::HashSet, sync::Arc};
 use moka::sync::Cache;
 use ruma::OwnedDeviceId;
 
-use super::record::EventNumber;
+use super::{record::EventNumber, timeline_key::TimelineKey};
 use crate::{
     storage::intern::{RoomNumber, UserNumber},
     users::session::Session,
@@ -28,7 +28,7 @@ type Members = Arc<HashSet<(RoomNumber, EventNumber)>>;
 /// What devices have. In memory alone: after a restart they are sent it again.
 pub(crate) struct SentMembers {
     /// By sequence: the token of the last response, and what was in it and those before.
-    known: Cache<Sequence, (i64, Members)>,
+    known: Cache<Sequence, (TimelineKey, Members)>,
 }
 
 /// A response that goes on from where the last one ended.
@@ -51,7 +51,7 @@ impl SentMembers {
         &self,
         session: &Session,
         room: Option<RoomNumber>,
-        since: Option<i64>,
+        since: Option<TimelineKey>,
     ) -> Sending {
         let sequence = (session.user, session.device_id.clone(), room);
         let known = self.known.get(&sequence).filter(|(token, _)| since == Some(*token));
@@ -60,7 +60,7 @@ impl SentMembers {
     }
 
     /// The response is complete: the device goes on from it with the token `next`.
-    pub(crate) fn finish(&self, sending: Sending, next: i64) {
+    pub(crate) fn finish(&self, sending: Sending, next: TimelineKey) {
         let Sending { sequence, mut had, sent } = sending;
         if !sent.is_subset(&had) {
             if had.len() + sent.len() > MAX_MEMBERS {
@@ -100,11 +100,15 @@ mod tests {
         }
     }
 
+    fn at(token: i64) -> TimelineKey {
+        TimelineKey::at(token)
+    }
+
     fn send(members: &SentMembers, since: Option<i64>, next: i64, event: u64) -> bool {
-        let mut sending = members.begin(&session("A"), None, since);
+        let mut sending = members.begin(&session("A"), None, since.map(at));
         let had = sending.has(ROOM, EventNumber(event));
         sending.send(ROOM, EventNumber(event));
-        members.finish(sending, next);
+        members.finish(sending, at(next));
         had
     }
 
@@ -113,8 +117,8 @@ mod tests {
         let members = SentMembers::default();
         assert!(!send(&members, None, 10, 1));
         assert!(send(&members, Some(10), 20, 1));
-        assert!(!members.begin(&session("B"), None, Some(20)).has(ROOM, EventNumber(1)));
-        assert!(!members.begin(&session("A"), Some(ROOM), Some(20)).has(ROOM, EventNumber(1)));
+        assert!(!members.begin(&session("B"), None, Some(at(20))).has(ROOM, EventNumber(1)));
+        assert!(!members.begin(&session("A"), Some(ROOM), Some(at(20))).has(ROOM, EventNumber(1)));
         // The response up to 30 did not come; what was in it is sent again, and all else.
         send(&members, Some(20), 30, 2);
         assert!(!send(&members, Some(20), 40, 2));

@@ -69,7 +69,7 @@ impl<'a> Unsigned<'a> {
             .map(|(_, id)| id.as_str());
         Self {
             age_ms: age(event, now_ms),
-            membership: Some(visibility.membership_at(event.position).unwrap_or(Membership::Leave)),
+            membership: Some(visibility.membership_at(event.as_of()).unwrap_or(Membership::Leave)),
             transaction_id,
             delay_id: event.delay_id.as_deref().filter(|_| event.sender == viewer.user),
             ..Self::default()

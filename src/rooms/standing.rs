@@ -24,7 +24,7 @@ impl Rooms {
         }
     }
 
-    /// The stream position of an event that the user may see.
+    /// The stream position that an event which the user may see stands at.
     ///
     /// # Errors
     /// [`RoomError::UnknownEvent`]
@@ -39,6 +39,6 @@ impl Rooms {
         if !visibility.allows(&event) {
             return Err(RoomError::UnknownEvent { event: event_id.to_owned() });
         }
-        Ok(event.position)
+        Ok(event.as_of())
     }
 }

@@ -159,6 +159,7 @@ fn back(limit: usize) -> PageRequest {
         direction: Direction::Backward,
         limit,
         filter: EventFilter::default(),
+        only_live: false,
     }
 }
 

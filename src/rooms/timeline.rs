@@ -2,9 +2,9 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
-use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use ruma::{EventId, RoomId, api::Direction};
+use ruma::{EventId, OwnedEventId, RoomId, api::Direction};
 use serde_json::value::RawValue;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     record::{EventNumber, EventRecord, SharedEvent},
     room::Room,
     show::Viewer,
+    timeline_key::{Boundary, TimelineKey},
     visibility::Visibility,
 };
 use crate::{
@@ -25,39 +26,6 @@ use crate::{
 const MAX_LIMIT: usize = 1_000;
 /// How many events are looked at for one page before it is sent, full or not.
 const MAX_LOOKED_AT: usize = 5_000;
-
-/// A place between two events of a timeline: just after the event with this timeline key.
-///
-/// As text: `t1_KEY`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Boundary(pub(crate) i64);
-
-impl Boundary {
-    /// Before everything.
-    pub(super) const START: Self = Self(i64::MIN);
-
-    /// Just after what had arrived at a stream position.
-    pub(crate) fn at_position(position: u64) -> Self {
-        Self(i64::try_from(position).unwrap_or(i64::MAX))
-    }
-}
-
-impl fmt::Display for Boundary {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "t1_{}", self.0)
-    }
-}
-
-impl FromStr for Boundary {
-    type Err = RoomError;
-
-    fn from_str(text: &str) -> Result<Self, RoomError> {
-        text.strip_prefix("t1_")
-            .and_then(|key| key.parse().ok())
-            .map(Self)
-            .ok_or_else(|| RoomError::InvalidParam { why: "this is no token of a timeline".into() })
-    }
-}
 
 /// Which page.
 #[derive(Clone, Debug)]
@@ -72,6 +40,8 @@ pub(crate) struct PageRequest {
     pub(crate) limit: usize,
     /// Which events.
     pub(crate) filter: EventFilter,
+    /// Without those that were fetched later, which are no news.
+    pub(crate) only_live: bool,
 }
 
 /// A page of a timeline.
@@ -83,6 +53,8 @@ pub(crate) struct Page {
     pub(crate) end: Option<Boundary>,
     /// Where it ends, if it goes back to the beginning of what is here: other servers may have more.
     pub(crate) edge: Option<Boundary>,
+    /// Events that belong to it, or where it ends, and are not here: other servers may have them.
+    pub(crate) missing: Vec<OwnedEventId>,
     /// The events, in the direction of the request.
     pub(crate) chunk: Vec<Box<RawValue>>,
     /// The member events of their senders, if only members that matter are wanted.
@@ -109,16 +81,16 @@ pub(crate) struct Context {
 /// Events with their timeline keys, and whether there may be more.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub(super) events: Vec<(i64, SharedEvent)>,
+    pub(super) events: Vec<(TimelineKey, SharedEvent)>,
     /// The key of the last event that was looked at; none if the end was reached.
-    last_key: Option<i64>,
+    last_key: Option<TimelineKey>,
     /// Where the end is, if it was reached going back.
     edge: Option<Boundary>,
 }
 
 impl Rooms {
-    /// The live events of a room after the stream position `after` and up to `upto`, with their
-    /// timeline keys; at most `limit`, from the start or the end of the range.
+    /// The events of a room after the place `after` and up to `upto`, with their timeline keys; at
+    /// most `limit`, from the start or the end of the range.
     ///
     /// # Errors
     /// [`RoomError::Storage`].
@@ -130,11 +102,10 @@ impl Rooms {
         upto: Boundary,
         limit: usize,
         direction: Direction,
-    ) -> Result<Vec<(i64, EventNumber, SharedEvent)>, RoomError> {
-        let mut range = Range::prefix(&(room.number,)).after(&(room.number, after.0));
-        if let Some(past) = upto.0.checked_add(1) {
-            range = range.before(&(room.number, past));
-        }
+    ) -> Result<Vec<(TimelineKey, EventNumber, SharedEvent)>, RoomError> {
+        let range = Range::prefix(&(room.number,))
+            .after(&(room.number, after.0))
+            .upto(&(room.number, upto.0));
         let rows = match direction {
             Direction::Forward => TIMELINE.scan(at, &range, limit).await?,
             Direction::Backward => TIMELINE.scan_back(at, &range, limit).await?,
@@ -175,7 +146,9 @@ impl Rooms {
         } else {
             (start, request.to.unwrap_or(now).min(now))
         };
-        let wanted = |event: &EventRecord| request.filter.wants(event);
+        let wanted = |event: &EventRecord| {
+            request.filter.wants(event) && (event.position > 0 || !request.only_live)
+        };
         let seen = if request.filter.wants_room(&room.id) {
             let limit = request.limit.clamp(1, MAX_LIMIT);
             let limit = request
@@ -188,9 +161,22 @@ impl Rooms {
             Seen::default()
         };
         let edge = seen.edge.filter(|_| request.to.is_none());
+        let read = match seen.last_key {
+            None => (after, upto),
+            Some(last) if backward => (Boundary::before(last), upto),
+            Some(last) => (after, Boundary(last)),
+        };
+        let mut missing = Vec::new();
+        if !request.only_live {
+            missing = self.missing_within(&at, &room, read, request.direction).await?;
+            if missing.is_empty() && edge.is_some() {
+                missing = self.missing_before_all(&room).await?;
+            }
+        }
         let viewer = Viewer::from(session);
         // A boundary lies after its event: going back, the next page begins before the last one.
-        let end = seen.last_key.map(|key| Boundary(if backward { key - 1 } else { key }));
+        let end =
+            seen.last_key.map(|key| if backward { Boundary::before(key) } else { Boundary(key) });
         let mut state = Vec::new();
         if request.filter.lazy_load_members {
             state = self.senders(&at, &room, &seen.events).await?;
@@ -203,7 +189,7 @@ impl Rooms {
         let state = self.client_events(&at, &viewer, &room, &visibility, &state, true).await?;
         let events: Vec<SharedEvent> = seen.events.into_iter().map(|(_, event)| event).collect();
         let chunk = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
-        Ok(Page { start, end, edge, chunk, state })
+        Ok(Page { start, end, edge, missing, chunk, state })
     }
 
     /// An event with what was before and after it: at most `limit` events in all.
@@ -232,7 +218,7 @@ impl Rooms {
         let key = event.timeline_key();
         let limit = limit.min(MAX_LIMIT);
         let wanted = |event: &EventRecord| filter.wants(event);
-        let range = (Boundary::START, Boundary(key - 1));
+        let range = (Boundary::START, Boundary::before(key));
         let before = self
             .look(&at, &room, &visibility, range, limit / 2, Direction::Backward, wanted)
             .await?;
@@ -240,7 +226,7 @@ impl Rooms {
         let after = self
             .look(&at, &room, &visibility, range, limit - limit / 2, Direction::Forward, wanted)
             .await?;
-        let start = Boundary(before.events.last().map_or(key, |(key, _)| *key) - 1);
+        let start = Boundary::before(before.events.last().map_or(key, |(key, _)| *key));
         let end = Boundary(after.events.last().map_or(key, |(key, _)| *key));
         let last = after.events.last().map_or(&event, |(_, event)| event);
         let mut state = match last.position {
@@ -248,6 +234,8 @@ impl Rooms {
             0 => self.state_after_event(&at, &room, &last.event_id).await?,
             position => self.state_at(&at, &room, position).await?,
         };
+        // "The filter is only applied to events_before, events_after, and state."
+        state.retain(|(_, event)| filter.wants(event));
         if filter.lazy_load_members {
             let mut senders: BTreeSet<&str> = [event.sender_id.as_str()].into();
             senders.extend(before.events.iter().map(|(_, event)| event.sender_id.as_str()));
@@ -257,7 +245,7 @@ impl Rooms {
                     || event.state_key.as_deref().is_some_and(|key| senders.contains(key))
             });
         }
-        let only = |events: Vec<(i64, SharedEvent)>| -> Vec<SharedEvent> {
+        let only = |events: Vec<(TimelineKey, SharedEvent)>| -> Vec<SharedEvent> {
             events.into_iter().map(|(_, event)| event).collect()
         };
         let state: Vec<SharedEvent> = state.into_iter().map(|(_, event)| event).collect();
@@ -309,7 +297,7 @@ impl Rooms {
                 }
             }
             if exhausted {
-                let lowest = seen.last_key.take().map(|key| Boundary(key - 1));
+                let lowest = seen.last_key.take().map(Boundary::before);
                 if direction == Direction::Backward {
                     seen.edge = Some(lowest.unwrap_or(upto));
                 }
@@ -320,7 +308,7 @@ impl Rooms {
             };
             match direction {
                 Direction::Forward => after = Boundary(last),
-                Direction::Backward => upto = Boundary(last - 1),
+                Direction::Backward => upto = Boundary::before(last),
             }
         }
     }
@@ -332,9 +320,9 @@ impl Rooms {
         &self,
         at: &impl Read,
         room: &Room,
-        events: &[(i64, SharedEvent)],
+        events: &[(TimelineKey, SharedEvent)],
     ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
-        let positions = || events.iter().map(|(_, event)| event.position);
+        let positions = || events.iter().map(|(_, event)| event.as_of());
         let (Some(earliest), Some(last)) = (positions().min(), positions().max()) else {
             return Ok(Vec::new());
         };
@@ -358,7 +346,7 @@ impl Rooms {
         &self,
         session: &Session,
         room: &Room,
-        (from, end): (Option<i64>, Option<i64>),
+        (from, end): (Option<TimelineKey>, Option<TimelineKey>),
         mut members: Vec<(EventNumber, SharedEvent)>,
     ) -> Vec<(EventNumber, SharedEvent)> {
         let sent = self.sent_members();

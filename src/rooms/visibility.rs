@@ -192,7 +192,7 @@ impl Visibility {
         if event.rejected || event.soft_failed {
             return false;
         }
-        let position = event.position;
+        let position = event.as_of();
         let before = position.saturating_sub(1);
         let own_membership = event.is_state_of("m.room.member", &self.user_id);
         let expired = !event.is_state() && event.origin_server_ts < self.shown_from_ms;

@@ -7,7 +7,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use parking_lot::RwLock;
-use ruma::{OwnedDeviceId, OwnedTransactionId, UserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedTransactionId, UserId};
 use state_resolution::EventIx;
 use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard};
 
@@ -19,6 +19,7 @@ use super::{
     record::{EventNumber, EventRecord, Membership},
     room::{Graph, Room, StateEvent},
     state::{Ledger, State},
+    timeline_key::TimelineKey,
 };
 use crate::storage::{Batch, intern::UserNumber, schema::EVENTS};
 
@@ -54,8 +55,8 @@ pub(crate) struct Sender<'a> {
 pub(super) enum Shown {
     /// At the end, at a stream position of its own.
     Live,
-    /// Before everything that is there, at this key.
-    Backfilled(i64),
+    /// Before what came earlier, at this key.
+    Backfilled(TimelineKey),
     /// Nowhere: rejected, soft-failed, or an outlier.
     Nowhere,
 }
@@ -66,6 +67,8 @@ pub(super) struct Added {
     /// All of it but the position.
     pub(super) record: EventRecord,
     pub(super) shown: Shown,
+    /// Its parents that are not here.
+    pub(super) missing: Vec<OwnedEventId>,
     /// The current state, if it is another one from here on.
     pub(super) current: Option<SnapshotNumber>,
     pub(super) members: Vec<MemberChange>,

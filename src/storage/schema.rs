@@ -41,6 +41,7 @@ use crate::{
         relations::{Relation, RelationKind},
         remote::OutsideEvent,
         reports::Report,
+        timeline_key::TimelineKey,
     },
     users::{
         Profile,
@@ -131,10 +132,9 @@ tables! {
     EVENTS = Events "events" [Layout::TEXT.prefix(8)]: (RoomNumber, EventNumber) => EventRecord;
     /// Where an event is kept.
     EVENT_IDS = EventIds "event_ids": OwnedEventId => (RoomNumber, EventNumber);
-    /// A room's events in the order in which they are shown. The key of a live event is its stream
-    /// position; of backfilled ones it is negative and counts down. Rejected and soft-failed events
-    /// and outliers are not here.
-    TIMELINE = Timeline "timeline" [Layout::NUMBERS.prefix(8)]: (RoomNumber, i64) => EventNumber;
+    /// A room's events in the order in which they are shown. Rejected and soft-failed events and
+    /// outliers are not here.
+    TIMELINE = Timeline "timeline" [Layout::NUMBERS.prefix(8)]: (RoomNumber, TimelineKey) => EventNumber;
     /// The accepted events that no accepted event refers to yet.
     FORWARD_EXTREMITIES = ForwardExtremities "forward_extremities": (RoomNumber, EventNumber) => ();
     /// A room's current state by (type, state key): the newest of `current_states`, so that single
@@ -161,6 +161,9 @@ tables! {
     /// Events that events of the room refer to and that are not here, or as outliers only.
     BACKWARD_EXTREMITIES = BackwardExtremities "backward_extremities" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId) => ();
+    /// Those of them that an event of the timeline refers to, by that one's place: before it there is
+    /// a gap as long as one of them is missing.
+    GAPS = Gaps "gaps" [Layout::NUMBERS.prefix(8)]: (RoomNumber, TimelineKey) => Json<Vec<OwnedEventId>>;
     /// Redactions whose target is not here, by the target and whose events the sender may redact:
     /// those of a server, or everybody's (empty).
     WAITING_REDACTIONS = WaitingRedactions "waiting_redactions":
@@ -211,20 +214,20 @@ tables! {
 
     /// Events that relate to another, by that one and in the order of the timeline.
     RELATIONS = Relations "relations" [Layout::NUMBERS.prefix(8)]:
-        (RoomNumber, OwnedEventId, RelationKind, i64) => Relation;
+        (RoomNumber, OwnedEventId, RelationKind, TimelineKey) => Relation;
     /// Events that are shown with others that relate to them.
     BUNDLED = Bundled "bundled": (RoomNumber, OwnedEventId) => ();
     /// A user's annotations of an event by the hash of type and `key`: each is there once.
     ANNOTATIONS = Annotations "annotations":
         (RoomNumber, OwnedEventId, UserNumber, [u8; 32]) => EventNumber;
     /// The events of a room's threads in the order of the timeline, with the thread's root.
-    THREAD_EVENTS = ThreadEvents "thread_events" [Layout::NUMBERS.prefix(8)]: (RoomNumber, i64) => OwnedEventId;
+    THREAD_EVENTS = ThreadEvents "thread_events" [Layout::NUMBERS.prefix(8)]: (RoomNumber, TimelineKey) => OwnedEventId;
     /// Who sent which events of a thread.
     THREAD_PARTICIPANTS = ThreadParticipants "thread_participants" [Layout::NUMBERS.prefix(8)]:
-        (RoomNumber, OwnedEventId, UserNumber, i64) => ();
+        (RoomNumber, OwnedEventId, UserNumber, TimelineKey) => ();
 
     /// The messages, names and topics of a room that have a word.
-    SEARCH_WORDS = SearchWords "search_words" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, i64) => EventNumber;
+    SEARCH_WORDS = SearchWords "search_words" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, TimelineKey) => EventNumber;
     /// Which events name a media, by its server and ID.
     MEDIA_REFERENCES = MediaReferences "media_references":
         (OwnedServerName, String, RoomNumber, EventNumber) => ();

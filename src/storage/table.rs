@@ -67,6 +67,17 @@ impl<K> Range<K> {
         self
     }
 
+    /// Without what comes after `key`.
+    #[must_use]
+    pub(crate) fn upto(mut self, key: &(impl AsKey<K> + ?Sized)) -> Self {
+        let mut end = encoded(key);
+        end.push(0);
+        if self.end.as_ref().is_none_or(|old| end < *old) {
+            self.end = Some(end);
+        }
+        self
+    }
+
     /// Without `key` and what comes after it.
     #[must_use]
     pub(crate) fn before(mut self, key: &(impl AsKey<K> + ?Sized)) -> Self {

@@ -131,9 +131,10 @@ impl Sync {
                 direction: Direction::Forward,
                 limit: usize::try_from(EVENTS_AT_ONCE).unwrap_or(usize::MAX),
                 filter: EventFilter::default(),
+                only_live: true,
             };
             let page = self.rooms.messages(session, room_id, &page).await?;
-            let end = match page.end.map(|end| u64::try_from(end.0).unwrap_or(0)) {
+            let end = match page.end.map(|end| end.0.position()) {
                 Some(end) => end,
                 None => until.max(from.position),
             };
@@ -242,6 +243,7 @@ impl Sync {
             direction: Direction::Backward,
             limit: usize::try_from(limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(usize::MAX),
             filter: EventFilter::default(),
+            only_live: false,
         };
         let mut page = self.rooms.messages(session, room_id, &page).await?;
         page.chunk.reverse();
@@ -252,6 +254,7 @@ impl Sync {
         let account_data = ACCOUNT_DATA.scan(&self.db, &range, usize::MAX).await?;
         let account_data = account_data
             .into_iter()
+            .filter(|(_, datum)| !datum.is_deleted())
             .map(|((_, _, kind), datum)| account_data_event(&kind, &datum.content))
             .collect::<Result<_, StorageError>>()?;
         let end = SyncToken { position: now, to_device: now }.to_string();

@@ -161,9 +161,7 @@ impl RoomReader<'_> {
         if filter.state.wants_room(&self.room.id) {
             // State stands before the timeline, unless the client wants it after.
             let upto = match stretch.start {
-                Some(start) if self.request.state_form == StateForm::Before => {
-                    u64::try_from(start.0).unwrap_or(0)
-                }
+                Some(start) if self.request.state_form == StateForm::Before => start.0.position(),
                 _ => until,
             };
             let is_settled =
@@ -312,7 +310,7 @@ impl RoomReader<'_> {
         let mut events = Vec::new();
         if filter.wants_room(&self.room.id) {
             for ((_, _, kind), datum) in ACCOUNT_DATA.scan(self.at, &range, usize::MAX).await? {
-                if filter.wants(&kind) {
+                if filter.wants(&kind) && !datum.is_deleted() {
                     events.push(account_data_event(&kind, &datum.content)?);
                 }
             }

@@ -237,6 +237,7 @@ impl ClientSide {
                 direction: Direction::Backward,
                 limit: 3,
                 filter: EventFilter::default(),
+                only_live: false,
             };
             let page = world.rooms.messages(&self.session, room_id, &request).await.unwrap();
             for event in &page.chunk {
@@ -276,6 +277,7 @@ async fn truth(
         direction: Direction::Forward,
         limit: 1_000,
         filter: EventFilter::default(),
+        only_live: false,
     };
     let page = world.rooms.messages(session, room_id, &request).await.unwrap();
     let timeline =

@@ -52,7 +52,17 @@ pub(super) async fn latest(
         let exhausted = rows.len() < step;
         for (key, number, event) in rows {
             looked_at += 1;
-            upto = Boundary(key - 1);
+            if key.fills_gap() {
+                // What was fetched later is no news, and its state is not what came after it: who
+                // begins reads it going back from here, where it stands.
+                if after == Boundary::at_position(0) && !stretch.events.is_empty() {
+                    stretch.limited = true;
+                    break 'pages;
+                }
+                upto = Boundary::before(key);
+                continue;
+            }
+            upto = Boundary::before(key);
             if !filter.wants(&event) || !visibility.allows(&event) {
                 continue;
             }
@@ -62,7 +72,7 @@ pub(super) async fn latest(
                 stretch.start.get_or_insert(Boundary(key));
                 break 'pages;
             }
-            stretch.start = Some(Boundary(key - 1));
+            stretch.start = Some(Boundary::before(key));
             stretch.events.push((number, event));
         }
         if exhausted {

@@ -25,6 +25,7 @@ use crate::{
         receipts::Receipts,
         record::{Membership, UserRoom},
         sent_members::Sending,
+        timeline_key::TimelineKey,
         typing::Typing,
     },
     shutdown::Stopping,
@@ -157,7 +158,7 @@ impl Sync {
             let complete = first || !response.is_empty();
             if complete || !self.wait(session, &waiter, deadline).await? {
                 if let Some(sending) = sending {
-                    self.rooms.sent_members().finish(sending, position.cast_signed());
+                    self.rooms.sent_members().finish(sending, TimelineKey::live(position));
                 }
                 return Ok(response);
             }
@@ -220,7 +221,7 @@ impl Sync {
             user_rooms
         };
         let mut sending = (!request.filter.redundant_members())
-            .then(|| self.rooms.sent_members().begin(session, None, since.map(u64::cast_signed)));
+            .then(|| self.rooms.sent_members().begin(session, None, since.map(TimelineKey::live)));
         for (room, user_room) in user_rooms {
             let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
             self.add_room(
@@ -408,7 +409,10 @@ pub(super) async fn account_data(
     let mut global = Vec::new();
     let mut by_room = RoomAccountData::new();
     for ((_, (room, kind)), datum) in changes.iter().zip(data) {
-        let Some(datum) = datum else { continue };
+        // Who begins does not need to know what was there once.
+        let Some(datum) = datum.filter(|datum| since.is_some() || !datum.is_deleted()) else {
+            continue;
+        };
         let event = account_data_event(kind, &datum.content)?;
         if *room == GLOBAL {
             if filter.account_data.wants(kind) {

@@ -75,7 +75,8 @@ impl AccountData {
         Self { db }
     }
 
-    /// The content of one type, a JSON object; `room` is [`GLOBAL`] for the account as a whole.
+    /// The content of one type, a JSON object; `room` is [`GLOBAL`] for the account as a whole. None
+    /// if it was never set, or was deleted.
     ///
     /// # Errors
     /// [`StorageError`] if the database fails.
@@ -85,9 +86,8 @@ impl AccountData {
         room: RoomNumber,
         kind: &str,
     ) -> Result<Option<Box<RawValue>>, StorageError> {
-        let Some(datum) = ACCOUNT_DATA.get(&self.db, &(user, room, kind)).await? else {
-            return Ok(None);
-        };
+        let datum = ACCOUNT_DATA.get(&self.db, &(user, room, kind)).await?;
+        let Some(datum) = datum.filter(|datum| !datum.is_deleted()) else { return Ok(None) };
         let corrupt = || StorageError::Corrupt { table: ACCOUNT_DATA.id.name() };
         let text = String::from_utf8(datum.content).map_err(|_| corrupt())?;
         RawValue::from_string(text).map(Some).map_err(|_| corrupt())

@@ -213,6 +213,14 @@ pub(crate) struct AccountDatum {
     pub(crate) content: Vec<u8>,
 }
 
+impl AccountDatum {
+    /// Whether it was deleted: of a type with an empty content only the change is told (MSC3391).
+    pub(crate) fn is_deleted(&self) -> bool {
+        let mut rest = self.content.iter().filter(|byte| !byte.is_ascii_whitespace());
+        rest.by_ref().take(2).eq(b"{}") && rest.next().is_none()
+    }
+}
+
 impl Value for AccountDatum {
     fn to_bytes(&self, out: &mut Vec<u8>) {
         self.position.encode(out);

@@ -169,4 +169,68 @@ async fn tags_are_set_listed_and_deleted() {
     assert_eq!(tags_event["content"], json!({ "tags": { "m.favourite": { "order": 0.5 } } }));
     let mallory = server.register("mallory").await;
     mallory.get(tags).await.fails(403, "M_FORBIDDEN");
+    let path = tag("m.favourite");
+    let path = path.each_ref().map(String::as_str);
+    mallory.put(path, json!({ "order": 1 })).await.fails(403, "M_FORBIDDEN");
+    mallory.delete(path).await.fails(403, "M_FORBIDDEN");
+    assert_eq!(alice.get(tags).await.ok(), json!({ "tags": { "m.favourite": { "order": 0.5 } } }));
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3useruseridroomsroomidaccount_datatype>
+#[tokio::test]
+async fn a_room_id_that_is_none_is_refused() {
+    let alice = Server::shared().register("alice").await;
+    for room in ["nothing", "@alice:complement.test", "$event"] {
+        let path = ["user", &alice.user_id, "rooms", room, "account_data", "org.example.setting"];
+        alice.get(path).await.fails(400, "M_INVALID_PARAM");
+        alice.put(path, json!({})).await.fails(400, "M_INVALID_PARAM");
+    }
+}
+
+/// The content of a type in a list of account data.
+fn datum<'a>(events: &'a Value, kind: &str) -> Option<&'a Value> {
+    let mut events = events["account_data"]["events"].as_array().into_iter().flatten();
+    events.find(|event| event["type"] == kind).map(|event| &event["content"])
+}
+
+/// What is deleted, or set to `{}`, is told once to devices that may have it, and is gone (MSC3391).
+#[tokio::test]
+async fn deleted_data_is_told_once_and_gone() {
+    const BASE: &str = "/_matrix/client/unstable/org.matrix.msc3391";
+    let server = Server::shared();
+    let (alice, mallory) = (server.register("alice").await, server.register("mallory").await);
+    let room = alice.create_room(json!({})).await;
+    let kind = "org.example.setting";
+    let user = alice.user_id.as_str();
+    let global = format!("user/{user}/account_data/{kind}");
+    let in_room = format!("user/{user}/rooms/{room}/account_data/{kind}");
+    for path in [&global, &in_room] {
+        let of = |response: &Value| {
+            let place = if path == &global { response } else { &response["rooms"]["join"][&room] };
+            datum(place, kind).cloned()
+        };
+        for by_put in [false, true] {
+            alice.put(path.as_str(), json!({ "on": true })).await.ok();
+            let mut sync = alice.sync();
+            assert_eq!(of(&sync.now().await), Some(json!({ "on": true })));
+            let delete = format!("{BASE}/{path}");
+            mallory.delete(delete.as_str()).await.fails(403, "M_FORBIDDEN");
+            if by_put {
+                alice.put(path.as_str(), json!({})).await.ok();
+            } else {
+                alice.delete(delete.as_str()).await.ok();
+            }
+            let told = sync.until(of).await;
+            assert_eq!(told, json!({}));
+            assert_eq!(of(&sync.now().await), None);
+            alice.get(path.as_str()).await.fails(404, "M_NOT_FOUND");
+            let first = alice.sync().now().await;
+            assert_eq!(of(&first), None, "{first}");
+            // What is not there may be deleted.
+            alice.delete(delete.as_str()).await.ok();
+        }
+    }
+    server.anonymous().delete([BASE, "user", user, "account_data", kind]).await.has_status(401);
+    alice.put(global.as_str(), json!({ "again": 1 })).await.ok();
+    assert_eq!(alice.get(global.as_str()).await.ok(), json!({ "again": 1 }));
 }

@@ -41,11 +41,15 @@ async fn an_event_is_shown_with_what_is_around_it() {
     for around in ["events_before", "events_after"] {
         assert!(alone[around].as_array().is_none_or(Vec::is_empty), "{alone}");
     }
-    let lazy = r#"{"lazy_load_members":true,"types":["m.room.message"]}"#;
+    let lazy = r#"{"lazy_load_members":true,"not_types":["m.room.topic"]}"#;
     let lazy = bob.get(context).query("filter", lazy).await.ok();
-    let state = lazy["state"].as_array().unwrap().iter();
-    let members = state.filter(|event| event["type"] == "m.room.member").count();
+    let state = lazy["state"].as_array().unwrap();
+    let members = state.iter().filter(|event| event["type"] == "m.room.member").count();
     assert_eq!(members, 1, "only who spoke");
+    assert!(state.iter().all(|event| event["type"] != "m.room.topic"), "{lazy}");
+    let messages = r#"{"types":["m.room.message"]}"#;
+    let messages = bob.get(context).query("filter", messages).await.ok();
+    assert!(messages["state"].as_array().is_none_or(Vec::is_empty), "{messages}");
 
     let eve = server.register("eve").await;
     eve.get(context).await.fails(404, "M_NOT_FOUND");

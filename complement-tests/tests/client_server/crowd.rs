@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use complement_tests::Server;
+use complement_tests::{Client, Server};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 /// is there twice, and everybody sees the same in the same order.
 #[tokio::test]
 async fn sixteen_at_once_leave_one_history() {
-    let server = Server::shared();
+    come_and_go(Server::shared()).await;
+}
+
+/// Who made the room in which they did so, and its ID.
+pub(crate) async fn come_and_go(server: &Server) -> (Client, String) {
     let alice = server.register("alice").await;
     let levels = json!({ "events": { "m.room.power_levels": 0 }, "users_default": 0 });
     let room = alice
@@ -19,7 +23,6 @@ async fn sixteen_at_once_leave_one_history() {
             "power_level_content_override": levels,
         }))
         .await;
-    let server = &server;
     let users = (0..16).map(|n| async move { server.register(&format!("crowd{n}")).await });
     let users = join_all(users).await;
     let room_id = room.as_str();
@@ -67,4 +70,5 @@ async fn sixteen_at_once_leave_one_history() {
     let last = all.iter().rev().find(|event| event["type"] == "m.room.power_levels");
     let state = alice.state(&room, "m.room.power_levels", "").await;
     assert_eq!(last.map(|event| &event["content"]), Some::<&Value>(&state));
+    (alice, room)
 }

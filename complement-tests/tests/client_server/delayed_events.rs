@@ -1,6 +1,7 @@
 //! Events that are sent later, unless their sender changes that (MSC4140).
 
 use complement_tests::{Client, Server, text, timeline};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const BASE: &str = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
@@ -165,4 +166,30 @@ async fn clients_are_told_that_events_can_be_delayed() {
     let capability = &capabilities["capabilities"]["org.matrix.msc4140.delayed_events"];
     assert_eq!(capability["max_delay_ms"], 86_400_000);
     assert_eq!(capability["max_scheduled"], 100);
+}
+
+/// Of who may not speak any more nothing is sent, also what was scheduled before.
+#[tokio::test]
+async fn what_a_closed_account_scheduled_is_not_sent() {
+    let server = Server::shared();
+    let (admin, bob) = (server.register_admin("admin").await, server.register("bob").await);
+    let room = bob.create_room(json!({ "preset": "public_chat" })).await;
+    for what in ["lock", "suspend", "deactivate"] {
+        let user = server.register(what).await;
+        user.join(&room).await;
+        let id = say_later(&user, &room, what, 3_600_000).await;
+        if what == "deactivate" {
+            user.with_password(Method::POST, "account/deactivate", json!({})).await.ok();
+        } else {
+            let path = format!("/_matrix/client/v1/admin/{what}/{}", user.user_id);
+            let body = json!({ "locked": true, "suspended": true });
+            admin.put(path.as_str(), body).await.ok();
+        }
+        // Its time has come, says who knows the ID.
+        let answer = act(&user.anonymous(), &id, "send").await;
+        assert!([403, 404].contains(&answer.status), "{what}: {answer}");
+    }
+    let page = bob.get(["rooms", &room, "messages"]).query("dir", "b").await.ok();
+    let chunk = page["chunk"].as_array().unwrap();
+    assert!(chunk.iter().all(|event| event["type"] != "m.room.message"), "{page}");
 }

@@ -91,7 +91,12 @@ async fn who_blocks_invitations_is_not_invited() {
     .fails(403, "M_INVITE_BLOCKED");
     // "It is possible for one of the invited users to be rejected whilst the room creation as a
     // whole succeeds."
-    let created = bob.create_room(json!({ "invite": [alice.user_id] })).await;
+    let alone = json!({ "invite": [alice.user_id] });
+    bob.post("createRoom", alone).await.fails(403, "M_INVITE_BLOCKED");
+    let carol = server.register("carol").await;
+    let both = json!({ "invite": [alice.user_id, carol.user_id] });
+    let created = bob.create_room(both).await;
+    assert_eq!(bob.membership(&created, &carol.user_id).await, "invite");
     bob.get(["rooms", &created, "state", "m.room.member", &alice.user_id])
         .await
         .fails(404, "M_NOT_FOUND");

@@ -8,6 +8,7 @@
 
 mod ephemeral;
 mod forks;
+mod gaps;
 mod inbound;
 mod joining;
 mod keys;

@@ -200,6 +200,15 @@ async fn who_knocks_may_be_let_in() {
     assert!(invite.status >= 400, "{invite}");
     assert_eq!(peer.gets("/v2/invite/").await[0].body["room_version"], "11");
     assert_eq!(alice.membership(&room, &eve).await, "knock");
+
+    // A server that does not know such rooms.
+    let refusal = json!({
+        "errcode": "M_INCOMPATIBLE_ROOM_VERSION", "error": "what is 11?", "room_version": "11",
+    });
+    peer.answer("/v2/invite/", 400, refusal);
+    let invite = alice.post(["rooms", &room, "invite"], json!({ "user_id": eve })).await;
+    invite.fails(400, "M_UNSUPPORTED_ROOM_VERSION");
+    assert_eq!(alice.membership(&room, &eve).await, "knock");
 }
 
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites>

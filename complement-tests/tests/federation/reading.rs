@@ -110,3 +110,59 @@ async fn what_members_alone_may_read_is_empty_for_who_came_later() {
     assert_eq!(answer["pdus"][0]["content"], json!({}));
     assert!(!room.last().is_empty());
 }
+
+/// A server that joins the fast way gets a state without the members, is told which servers are there,
+/// and fetches the rest afterwards.
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
+#[tokio::test]
+async fn a_join_without_the_members_is_completed_by_the_state_before_it() {
+    let meeting = Meeting::new().await;
+    let (peer, server, room) = (&meeting.peer, &meeting.server, &meeting.room.id);
+    let bob = server.register("bob").await;
+    bob.join(room).await;
+    let late = peer.user("late");
+    let made = peer.get(server, &format!("/_matrix/federation/v1/make_join/{room}/{late}?ver=11"));
+    let join = peer.sign(made.await.ok()["event"].clone());
+    let path = format!("/_matrix/federation/v2/send_join/{room}/{}?omit_members=true", join.id);
+    let answer = peer.put(server, &path, &join.json).await.ok();
+    assert_eq!(answer["members_omitted"], true);
+    let mut servers: Vec<&str> =
+        answer["servers_in_room"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    servers.sort_unstable();
+    let mut expected = [server.name(), peer.name().to_owned()];
+    expected.sort_unstable();
+    assert_eq!(servers, expected);
+    let kinds = |events: &Value| -> Vec<String> {
+        let events = events.as_array().unwrap().iter();
+        events.map(|event| event["type"].as_str().unwrap().to_owned()).collect()
+    };
+    let state = kinds(&answer["state"]);
+    for needed in ["m.room.create", "m.room.power_levels", "m.room.join_rules"] {
+        assert!(state.iter().any(|kind| kind == needed), "{answer}");
+    }
+    assert!(!state.iter().any(|kind| kind == "m.room.member"), "{answer}");
+    // Who sent what is there can still be judged by what comes with it.
+    let chain = kinds(&answer["auth_chain"]);
+    assert!(chain.iter().any(|kind| kind == "m.room.member"), "the creator: {answer}");
+
+    let path = format!("/_matrix/federation/v1/state/{room}?event_id={}", join.id);
+    let whole = peer.get(server, &path).await.ok();
+    let mut members: Vec<&str> = whole["pdus"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["type"] == "m.room.member")
+        .filter_map(|event| event["state_key"].as_str())
+        .collect();
+    members.sort_unstable();
+    let mut expected = [&meeting.alice.user_id, &bob.user_id, &meeting.eve].map(String::as_str);
+    expected.sort_unstable();
+    assert_eq!(members, expected, "those before the join");
+    let path = format!("/_matrix/federation/v1/state_ids/{room}?event_id={}", join.id);
+    let ids = peer.get(server, &path).await.ok();
+    assert_eq!(
+        ids["pdu_ids"].as_array().unwrap().len(),
+        whole["pdus"].as_array().unwrap().len(),
+        "{ids}"
+    );
+}

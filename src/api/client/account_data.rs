@@ -1,8 +1,8 @@
 //! Account data and tags.
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use ruma::{
-    RoomId, UserId,
+    OwnedUserId, RoomId, UserId,
     api::client::{
         config::{
             get_global_account_data, get_room_account_data, set_global_account_data,
@@ -13,13 +13,19 @@ use ruma::{
     events::tag::TagEventContent,
     serde::Raw,
 };
+use serde::de::IgnoredAny;
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     api::{
         error::ApiError,
         extract::{Client, Ruma},
+        json::ClientJson,
     },
-    storage::{Db, intern::RoomNumber},
+    storage::{
+        Db,
+        intern::{RoomNumber, UserNumber},
+    },
     users::{AccountData, GLOBAL, session::Session},
 };
 
@@ -85,6 +91,52 @@ pub(crate) async fn set_room_account_data(
     let kind = request.event_type.to_string();
     data.set(session.user, room, &kind, request.data.json()).await?;
     Ok(Ruma(set_room_account_data::v3::Response::new()))
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/account_data/{type}`
+pub(crate) async fn delete_global_account_data(
+    State(data): State<AccountData>,
+    ClientJson { session, arguments, .. }: ClientJson<IgnoredAny>,
+) -> Result<Json<Value>, ApiError> {
+    let [user_id, kind] = &arguments[..] else { return Err(unknown_data()) };
+    check_own(&session, &parsed_user(user_id)?)?;
+    delete(&data, session.user, GLOBAL, kind).await
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/rooms/{roomId}/account_data/{type}`
+pub(crate) async fn delete_room_account_data(
+    State(data): State<AccountData>,
+    State(db): State<Db>,
+    ClientJson { session, arguments, .. }: ClientJson<IgnoredAny>,
+) -> Result<Json<Value>, ApiError> {
+    let [user_id, room_id, kind] = &arguments[..] else { return Err(unknown_data()) };
+    check_own(&session, &parsed_user(user_id)?)?;
+    let room_id = RoomId::parse(room_id).map_err(ApiError::invalid_param)?;
+    let room = room(&db, &room_id).await?;
+    delete(&data, session.user, room, kind).await
+}
+
+fn parsed_user(user_id: &str) -> Result<OwnedUserId, ApiError> {
+    UserId::parse(user_id).map_err(ApiError::invalid_param)
+}
+
+fn unknown_data() -> ApiError {
+    ApiError::not_found("No account data of this type")
+}
+
+/// Deletes one type; what is not there may be deleted.
+async fn delete(
+    data: &AccountData,
+    user: UserNumber,
+    room: RoomNumber,
+    kind: &str,
+) -> Result<Json<Value>, ApiError> {
+    if data.get(user, room, kind).await?.is_some() {
+        let empty: &RawValue =
+            serde_json::from_str("{}").map_err(|error| ApiError::internal(&error))?;
+        data.set(user, room, kind, empty).await?;
+    }
+    Ok(Json(json!({})))
 }
 
 /// `GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags`

@@ -41,6 +41,7 @@ pub(crate) async fn get_messages(
         direction: request.dir,
         limit: usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX),
         filter: request.filter.into(),
+        only_live: false,
     };
     let page = exchange.messages(&session, &request.room_id, &page).await?;
     let mut response = get_message_events::v3::Response::default();
@@ -57,7 +58,7 @@ pub(crate) async fn get_members(
     Client { session, request, .. }: Client<get_member_events::v3::Request>,
 ) -> Result<Ruma<get_member_events::v3::Response>, ApiError> {
     let at = request.at.as_deref().map(boundary).transpose()?;
-    let at = at.map(|at| u64::try_from(at.0).unwrap_or(0));
+    let at = at.map(|at| at.0.position());
     let text = |membership: &ruma::events::room::member::MembershipState| membership.to_string();
     let members = rooms
         .member_events(

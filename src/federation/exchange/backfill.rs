@@ -100,9 +100,9 @@ enum Earlier {
 }
 
 impl Exchange {
-    /// A page as [`crate::rooms::Rooms::messages`] gives it; where that goes back to the beginning
-    /// of what is here, it goes on with what other servers have. If they don't answer, the page ends
-    /// there, and the next one may begin there.
+    /// A page as [`crate::rooms::Rooms::messages`] gives it; where that comes by a gap, or goes back
+    /// to the beginning of what is here, it goes on with what other servers have. If they don't
+    /// answer, the page goes over the gap, and ends at the beginning, where the next one may begin.
     ///
     /// # Errors
     /// As [`crate::rooms::Rooms::messages`]; never because of another server.
@@ -115,10 +115,11 @@ impl Exchange {
         let until = Instant::now() + PATIENCE;
         let mut page = self.rooms.messages(session, room_id, request).await?;
         for _ in 0..MAX_FETCHES {
-            if page.edge.is_none() {
+            if page.missing.is_empty() {
                 return Ok(page);
             }
-            match self.fetch_earlier(room_id, until).await? {
+            let missing = std::mem::take(&mut page.missing);
+            match self.fetch_earlier(room_id, missing, until).await? {
                 Earlier::Nothing => return Ok(page),
                 Earlier::NotNow => break,
                 Earlier::Here => page = self.rooms.messages(session, room_id, request).await?,
@@ -161,7 +162,9 @@ impl Exchange {
                 }
                 return here;
             }
-            earlier = self.fetch_earlier(room_id, until).await?;
+            let room = self.rooms.room(room_id).await?;
+            let missing = self.rooms.missing_before_all(&room).await?;
+            earlier = self.fetch_earlier(room_id, missing, until).await?;
         }
         match self.rooms.event_at(session, room_id, ts_ms, direction).await {
             Err(RoomError::NoEventThen) => {
@@ -197,16 +200,21 @@ impl Exchange {
         Err(RoomError::NoEventThen)
     }
 
-    /// Fetches what lies before the beginning of what is here of a room, or waits until who does so
+    /// Fetches missing events of a room and what lies before them, or waits until who does so
     /// already has done it.
-    async fn fetch_earlier(&self, room_id: &RoomId, until: Instant) -> Result<Earlier, RoomError> {
+    async fn fetch_earlier(
+        &self,
+        room_id: &RoomId,
+        missing: Vec<OwnedEventId>,
+        until: Instant,
+    ) -> Result<Earlier, RoomError> {
         let room = self.rooms.room(room_id).await?;
         // Nobody tells a server that is not in the room.
         let is_alone = self.rooms.other_servers(&room).is_empty();
         if !self.federation.is_enabled() || is_alone || room.local_members().is_empty() {
             return Ok(Earlier::Nothing);
         }
-        if self.rooms.backward_extremities(&room).await?.is_empty() {
+        if missing.is_empty() {
             return Ok(Earlier::Nothing);
         }
         let backfills = &self.shared.backfills;
@@ -216,7 +224,7 @@ impl Exchange {
         }
         let fetch = {
             let mut under_way = backfills.under_way.lock();
-            let fetch = under_way.entry(room.number).or_insert_with(|| self.begin(room));
+            let fetch = under_way.entry(room.number).or_insert_with(|| self.begin(room, missing));
             fetch.clone()
         };
         let came = tokio::time::timeout_at(until, fetch).await.unwrap_or(false);
@@ -224,14 +232,14 @@ impl Exchange {
     }
 
     /// Begins a fetch in a task of its own: it is of use also if its reader is gone.
-    fn begin(&self, room: Arc<Room>) -> Fetch {
+    fn begin(&self, room: Arc<Room>, missing: Vec<OwnedEventId>) -> Fetch {
         let exchange = self.clone();
         let task = tokio::spawn(async move {
             let backfills = &exchange.shared.backfills;
             let _done = Done { backfills, room: room.number };
             let fetch = async {
                 let _permit = backfills.working.acquire().await.ok()?;
-                Some(exchange.backfill(&room).await)
+                Some(exchange.backfill(&room, missing).await)
             };
             let came = match tokio::time::timeout(MAX_DURATION, fetch).await {
                 Ok(Some(Ok(came))) => came,
@@ -253,8 +261,11 @@ impl Exchange {
     }
 
     /// Asks one server after another; whether one had something.
-    async fn backfill(&self, room: &Arc<Room>) -> Result<bool, RoomError> {
-        let mut from = self.rooms.backward_extremities(room).await?;
+    async fn backfill(
+        &self,
+        room: &Arc<Room>,
+        mut from: Vec<OwnedEventId>,
+    ) -> Result<bool, RoomError> {
         let mut servers: Vec<OwnedServerName> = self.rooms.other_servers(room);
         // Not always the same ones.
         rotate(&mut from, self.federation.spread());
@@ -291,7 +302,11 @@ impl Exchange {
         let answer = self.federation.ask(server, request, EVENTS).await.map_err(Failed::Peer)?;
         let events = answer.pdus.get(..answer.pdus.len().min(MAX_EVENTS)).unwrap_or_default();
         let mut pdus = self.verified(room, events, server).await;
-        // Of others nobody knows that they belong there.
+        let ids: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let unplaced = self.rooms.unplaced_events(room, &ids).await?;
+        pdus.retain(|pdu| unplaced.iter().any(|id| id == pdu.event_id()));
+        // Of others nobody knows that they belong there: what lies behind events that are here
+        // belongs elsewhere.
         let asked_for = behind(&pdus, from);
         pdus.retain(|pdu| asked_for.contains(pdu.event_id()));
         let needed = self.rooms.needed_for_backfill(room, &pdus).await?;

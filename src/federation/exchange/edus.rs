@@ -148,7 +148,7 @@ impl Exchange {
                     ReceiptThread::Thread(thread) => thread.as_str(),
                     _ => "",
                 };
-                let up_to = ReadUpTo { event_id: event_id.clone(), position: event.position };
+                let up_to = ReadUpTo { event_id: event_id.clone(), position: event.as_of() };
                 let members = room.local_members();
                 self.receipts
                     .set(room.number, user, &ReceiptType::Read, thread, &up_to, &members)

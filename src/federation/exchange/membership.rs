@@ -8,9 +8,12 @@ use federation::Limits;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, RoomVersionId, ServerName,
     UserId,
-    api::federation::membership::{
-        RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
-        prepare_join_event, prepare_knock_event, prepare_leave_event,
+    api::{
+        error::ErrorKind,
+        federation::membership::{
+            RawStrippedState, create_invite, create_join_event, create_knock_event,
+            create_leave_event, prepare_join_event, prepare_knock_event, prepare_leave_event,
+        },
     },
     room_version_rules::RoomVersionRules,
 };
@@ -297,7 +300,16 @@ impl Exchange {
             raw(&object)?,
             known.into_iter().map(RawStrippedState::Pdu).collect(),
         );
-        let answer = self.federation.ask(server, request, SMALL).await?;
+        let answer = match self.federation.ask(server, request, SMALL).await {
+            // Their server does not know such rooms.
+            Err(PeerError::Refused { kind, .. })
+                if matches!(*kind, ErrorKind::IncompatibleRoomVersion(_)) =>
+            {
+                let version = room.version.to_string();
+                return Err(RoomError::UnsupportedRoomVersion { version }.into());
+            }
+            answer => answer?,
+        };
         let signed = self.federation.verify(answer.event.get(), &room.rules, Some(server)).await;
         let signed = match signed {
             Ok(signed) if signed.event_id() == invite.event_id() => signed,

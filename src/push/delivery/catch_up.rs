@@ -5,7 +5,7 @@ use ruma::UserId;
 use super::{Delivery, lane::Item};
 use crate::{
     push::look::STEP,
-    rooms::{Boundary, Room, RoomError, record::Membership},
+    rooms::{Room, RoomError, record::Membership},
     storage::{Snapshot, intern::UserNumber},
 };
 
@@ -66,8 +66,7 @@ impl Delivery {
     ) -> Result<(Vec<Item>, bool), RoomError> {
         let now = self.clock.now_ms();
         let mut found = Vec::new();
-        let (mut from, end) =
-            (Boundary::at_position(range.start), Boundary::at_position(range.end));
+        let (mut from, end) = (range.start, range.end);
         loop {
             let events = self.unread.look_on(at, room, from, end).await?;
             for (_, event) in &events {
@@ -81,7 +80,7 @@ impl Delivery {
                 }
             }
             let Some((last, _)) = events.last().filter(|_| events.len() == STEP) else { break };
-            from = Boundary(*last);
+            from = *last;
         }
         let more = found.len() == limit;
         Ok((found, more))

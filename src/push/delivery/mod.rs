@@ -44,7 +44,7 @@ use super::{
 use crate::{
     clock::{Clock, Random},
     outgoing::{Outgoing, OutgoingError},
-    rooms::{Boundary, Room, RoomError, Rooms, news::Found},
+    rooms::{Room, RoomError, Rooms, news::Found},
     shutdown::Stopping,
     storage::{
         Batch, Db, Json, Range, StorageError,
@@ -334,11 +334,11 @@ impl Delivery {
         for room in found.rooms.keys() {
             let room = self.rooms.numbered(*room).await?;
             let members = self.with_pushers(&room.local_members());
-            let (mut from, upto) = (Boundary::at_position(after), Boundary::at_position(until));
+            let (mut from, upto) = (after, until);
             loop {
                 let events = self.unread.look_on(&at, &room, from, upto).await?;
                 let Some((last, _)) = events.last() else { break };
-                from = Boundary(*last);
+                from = *last;
                 for (_, event) in &events {
                     let sent_ms = event.sent_ms.min(now);
                     let item = Item { position: event.position, room: room.number, sent_ms };

@@ -19,6 +19,7 @@ use crate::{
     rooms::{
         Room, RoomError,
         record::{EventRecord, Membership, UserRoom},
+        timeline_key::TimelineKey,
     },
     storage::{
         Range, Snapshot,
@@ -248,7 +249,7 @@ impl Delivery {
     }
 
     async fn event_at(&self, at: &Snapshot, item: Item) -> Result<Option<EventRecord>, RoomError> {
-        let Ok(key) = i64::try_from(item.position) else { return Ok(None) };
+        let key = TimelineKey::live(item.position);
         let Some(number) = TIMELINE.get(at, &(item.room, key)).await? else { return Ok(None) };
         Ok(EVENTS.get(at, &(item.room, number)).await?)
     }

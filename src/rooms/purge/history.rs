@@ -6,7 +6,9 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
 use super::STEP;
 use crate::{
-    rooms::{Rooms, error::RoomError, media_references, record::EventNumber},
+    rooms::{
+        Rooms, error::RoomError, media_references, record::EventNumber, timeline_key::TimelineKey,
+    },
     storage::{
         Range,
         schema::{EVENTS, TIMESTAMPS},
@@ -31,13 +33,15 @@ impl Rooms {
         &self,
         room_id: &RoomId,
         end: &HistoryEnd,
-    ) -> Result<i64, RoomError> {
+    ) -> Result<TimelineKey, RoomError> {
         let room = self.room(room_id).await?;
         match end {
             HistoryEnd::Event(event_id) => {
                 let (_, record) = self.stored(&room, event_id).await?;
                 match record.timeline_key() {
-                    0 => Err(RoomError::UnknownEvent { event: event_id.clone() }),
+                    TimelineKey::NOWHERE => {
+                        Err(RoomError::UnknownEvent { event: event_id.clone() })
+                    }
                     key => Ok(key),
                 }
             }
@@ -45,9 +49,9 @@ impl Rooms {
                 let range =
                     Range::prefix(&(room.number,)).from(&(room.number, *ts_ms, EventNumber(0)));
                 let first = TIMESTAMPS.scan(self.db(), &range, 1).await?.pop();
-                let Some(((_, _, number), ())) = first else { return Ok(i64::MAX) };
+                let Some(((_, _, number), ())) = first else { return Ok(TimelineKey::MAX) };
                 let record = EVENTS.get(self.db(), &(room.number, number)).await?;
-                Ok(record.map_or(i64::MAX, |record| record.timeline_key()))
+                Ok(record.map_or(TimelineKey::MAX, |record| record.timeline_key()))
             }
         }
     }

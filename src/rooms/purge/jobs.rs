@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{REST, STEP, blocks::Block};
 use crate::{
-    rooms::{NewRoom, Preset, Rooms, error::RoomError, record::EventNumber, writer::Sender},
+    rooms::{
+        NewRoom, Preset, Rooms, error::RoomError, record::EventNumber, timeline_key::TimelineKey,
+        writer::Sender,
+    },
     storage::{
         Batch, Json, Range,
         intern::{RoomNumber, UserNumber},
@@ -51,7 +54,7 @@ pub(crate) enum Work {
     /// Removes what came before this timeline key.
     History {
         /// The first that stays.
-        before_key: i64,
+        before_key: TimelineKey,
         /// Whether the messages of this server's users go too.
         local_too: bool,
     },
@@ -110,7 +113,7 @@ impl Rooms {
     pub(crate) async fn order_history_purge(
         &self,
         room_id: &RoomId,
-        before_key: i64,
+        before_key: TimelineKey,
         local_too: bool,
     ) -> Result<JobId, RoomError> {
         self.room(room_id).await?;
@@ -234,7 +237,7 @@ impl Rooms {
     async fn remove_history(
         &self,
         job: &mut Job,
-        before_key: i64,
+        before_key: TimelineKey,
         local_too: bool,
     ) -> Result<(), RoomError> {
         let room = self.room(&job.room_id).await?;

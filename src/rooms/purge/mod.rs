@@ -23,13 +23,14 @@ pub(crate) use jobs::{Deletion, Job, JobId, Outcome, Status, Work};
 
 use super::{
     Rooms, error::RoomError, indexes, record::EventNumber, record::EventRecord, room::Room,
+    timeline_key::TimelineKey,
 };
 use crate::storage::{
     Batch, Json, Range,
     intern::RoomNumber,
     schema::{
-        BUNDLED, EVENT_IDS, EVENTS, FORWARD_EXTREMITIES, ROOM_PURGES, STATES_TO_COLLECT, TIMELINE,
-        TRANSACTIONS,
+        BUNDLED, EVENT_IDS, EVENTS, FORWARD_EXTREMITIES, GAPS, ROOM_PURGES, STATES_TO_COLLECT,
+        TIMELINE, TRANSACTIONS,
     },
 };
 
@@ -47,7 +48,7 @@ pub(crate) struct Purged {
     /// Everything that was sent before this was looked at, in ms since the Unix epoch.
     pub(crate) before_ms: u64,
     /// The first timeline key at that time: if there is an earlier one, older events came since.
-    pub(crate) first_key: i64,
+    pub(crate) first_key: TimelineKey,
 }
 
 impl Rooms {
@@ -102,9 +103,9 @@ impl Rooms {
     }
 
     /// The first timeline key of a room.
-    async fn first_key(&self, room: RoomNumber) -> Result<i64, RoomError> {
+    async fn first_key(&self, room: RoomNumber) -> Result<TimelineKey, RoomError> {
         let first = TIMELINE.scan(self.db(), &Range::prefix(&(room,)), 1).await?.pop();
-        Ok(first.map_or(i64::MAX, |((_, key), _)| key))
+        Ok(first.map_or(TimelineKey::MAX, |((_, key), _)| key))
     }
 
     /// Told when media may have lost the last event that showed it.
@@ -118,6 +119,7 @@ fn remove(batch: &mut Batch, room: RoomNumber, number: EventNumber, record: &Eve
     EVENTS.delete(batch, &(room, number));
     EVENT_IDS.delete(batch, &*record.event_id);
     TIMELINE.delete(batch, &(room, record.timeline_key()));
+    GAPS.delete(batch, &(room, record.timeline_key()));
     BUNDLED.delete(batch, &(room, &*record.event_id));
     indexes::removed(batch, room, number, record);
     if let Some((device, id)) = &record.transaction {

@@ -11,6 +11,7 @@ use crate::{
         ingest::Verdict,
         record::{EventNumber, EventRecord},
         room::Room,
+        timeline_key::TimelineKey,
     },
     storage::{
         Batch, Range,
@@ -67,7 +68,11 @@ impl Rooms {
 
     /// When the first event of a room's timeline from this key on was sent, in ms since the Unix
     /// epoch; now if there is none.
-    pub(super) async fn time_of_key(&self, room: &Room, key: i64) -> Result<u64, RoomError> {
+    pub(super) async fn time_of_key(
+        &self,
+        room: &Room,
+        key: TimelineKey,
+    ) -> Result<u64, RoomError> {
         let range = Range::prefix(&(room.number,)).from(&(room.number, key));
         let first = TIMELINE.scan(self.db(), &range, 1).await?.pop();
         let Some((_, number)) = first else { return Ok(self.clock().now_ms()) };

@@ -15,6 +15,7 @@ use crate::{
         error::RoomError,
         record::{EventNumber, EventRecord},
         room::{Room, stored_states},
+        timeline_key::TimelineKey,
     },
     storage::{
         Batch, Json, Range,
@@ -113,7 +114,7 @@ impl Rooms {
             .from(&(number, from_ms, EventNumber(0)))
             .before(&(number, before_ms, EventNumber(0)));
         let mut removed = 0;
-        if first_key == i64::MAX {
+        if first_key == TimelineKey::MAX {
             return Ok(0);
         }
         self.note_purged(number, None).await?;

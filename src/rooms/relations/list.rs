@@ -13,6 +13,7 @@ use crate::{
         Boundary, Room, Rooms, Viewer, Visibility,
         error::RoomError,
         record::{EventNumber, SharedEvent},
+        timeline_key::TimelineKey,
     },
     storage::{Range, Read, schema::RELATIONS, shared_events},
     users::session::Session,
@@ -104,7 +105,7 @@ impl Rooms {
         let viewer = Viewer::from(session);
         let chunk = self.client_events(&at, &viewer, &room, &visibility, &found, true).await?;
         // A boundary lies after its event: going back, the next page begins before the last one.
-        let next = next.map(|key| Boundary(if backward { key - 1 } else { key }));
+        let next = next.map(|key| if backward { Boundary::before(key) } else { Boundary(key) });
         Ok(RelatedPage { chunk, next })
     }
 
@@ -119,18 +120,12 @@ impl Rooms {
         (after, upto): (Boundary, Boundary),
         limit: usize,
         direction: Direction,
-    ) -> Result<Vec<(i64, Relation)>, RoomError> {
+    ) -> Result<Vec<(TimelineKey, Relation)>, RoomError> {
         let mut found = Vec::new();
         for kind in kinds {
-            let mut range = Range::prefix(&(room.number, parent, *kind)).after(&(
-                room.number,
-                parent,
-                *kind,
-                after.0,
-            ));
-            if let Some(past) = upto.0.checked_add(1) {
-                range = range.before(&(room.number, parent, *kind, past));
-            }
+            let range = Range::prefix(&(room.number, parent, *kind))
+                .after(&(room.number, parent, *kind, after.0))
+                .upto(&(room.number, parent, *kind, upto.0));
             let rows = match direction {
                 Direction::Forward => RELATIONS.scan(at, &range, limit).await?,
                 Direction::Backward => RELATIONS.scan_back(at, &range, limit).await?,
@@ -156,7 +151,7 @@ impl Rooms {
         visibility: &Visibility,
         request: &RelatedRequest,
         limit: usize,
-    ) -> Result<(Vec<SharedEvent>, Option<i64>), RoomError> {
+    ) -> Result<(Vec<SharedEvent>, Option<TimelineKey>), RoomError> {
         let kinds = match &request.rel_type {
             Some(rel_type) => vec![RelationKind::named(rel_type)],
             None => RelationKind::ALL.to_vec(),
@@ -187,7 +182,7 @@ impl Rooms {
             }
             match request.direction {
                 Direction::Forward => after = Boundary(last),
-                Direction::Backward => upto = Boundary(last - 1),
+                Direction::Backward => upto = Boundary::before(last),
             }
         }
     }
@@ -201,8 +196,8 @@ impl Rooms {
         parent: &EventId,
         (after, upto): (Boundary, Boundary),
         request: &RelatedRequest,
-    ) -> Result<BTreeMap<i64, Relation>, RoomError> {
-        let everything = (Boundary::START, Boundary(i64::MAX));
+    ) -> Result<BTreeMap<TimelineKey, Relation>, RoomError> {
+        let everything = (Boundary::START, Boundary::END);
         let mut found = BTreeMap::new();
         let mut known: HashSet<OwnedEventId> = HashSet::from([parent.to_owned()]);
         let mut parents = vec![parent.to_owned()];
@@ -243,11 +238,11 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         visibility: &Visibility,
-        relations: BTreeMap<i64, Relation>,
+        relations: BTreeMap<TimelineKey, Relation>,
         limit: usize,
         backward: bool,
-    ) -> Result<(Vec<SharedEvent>, Option<i64>), RoomError> {
-        let mut rows: Vec<(i64, Relation)> = relations.into_iter().collect();
+    ) -> Result<(Vec<SharedEvent>, Option<TimelineKey>), RoomError> {
+        let mut rows: Vec<(TimelineKey, Relation)> = relations.into_iter().collect();
         if backward {
             rows.reverse();
         }

@@ -21,7 +21,10 @@ pub(super) use check::require_new_annotation;
 pub(crate) use list::{MAX_DEPTH, RelatedPage, RelatedRequest};
 pub(crate) use row::{Relation, RelationKind};
 
-use super::record::{EventNumber, EventRecord};
+use super::{
+    record::{EventNumber, EventRecord},
+    timeline_key::TimelineKey,
+};
 use crate::storage::{
     Batch,
     intern::{RoomNumber, UserNumber},
@@ -103,7 +106,7 @@ fn relation_of(record: &EventRecord) -> Option<RelatesTo> {
 pub(super) fn index(
     batch: &mut Batch,
     room: RoomNumber,
-    key: i64,
+    key: TimelineKey,
     number: EventNumber,
     record: &EventRecord,
 ) {
@@ -131,7 +134,7 @@ pub(super) fn index(
 /// Queues the deletion of an event's rows; `record` is what it was before its redaction.
 ///
 /// The marker of its parent stays: it says where to look, not that there is something.
-pub(super) fn forget(batch: &mut Batch, room: RoomNumber, key: i64, record: &EventRecord) {
+pub(super) fn forget(batch: &mut Batch, room: RoomNumber, key: TimelineKey, record: &EventRecord) {
     let Some(to) = relation_of(record) else { return };
     let kind = to.kind();
     if let Some(annotation) = annotation_key(room, record, &to) {

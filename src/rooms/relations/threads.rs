@@ -13,6 +13,7 @@ use crate::{
         error::RoomError,
         record::{EventRecord, SharedEvent},
         redaction::emptied,
+        timeline_key::TimelineKey,
     },
     storage::{
         Range, Read,
@@ -59,10 +60,7 @@ impl Rooms {
         let mut roots: Vec<SharedEvent> = Vec::new();
         let mut looked_at = 0;
         let next = 'rows: loop {
-            let mut range = Range::prefix(&(room.number,));
-            if let Some(past) = upto.0.checked_add(1) {
-                range = range.before(&(room.number, past));
-            }
+            let range = Range::prefix(&(room.number,)).upto(&(room.number, upto.0));
             let rows = THREAD_EVENTS.scan_back(&at, &range, STEP).await?;
             let exhausted = rows.len() < STEP;
             for ((_, key), root) in rows {
@@ -70,7 +68,7 @@ impl Rooms {
                     break 'rows Some(upto);
                 }
                 looked_at += 1;
-                upto = Boundary(key - 1);
+                upto = Boundary::before(key);
                 if self.latest_of(&at, &room, &root).await? != Some(key) {
                     continue;
                 }
@@ -96,7 +94,7 @@ impl Rooms {
         at: &impl Read,
         room: &Room,
         thread: &EventId,
-    ) -> Result<Option<i64>, RoomError> {
+    ) -> Result<Option<TimelineKey>, RoomError> {
         let range = Range::prefix(&(room.number, thread, RelationKind::Thread));
         let latest = RELATIONS.scan_back(at, &range, 1).await?.pop();
         Ok(latest.map(|((.., key), _)| key))

@@ -6,6 +6,8 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#server-side-search>
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod place;
 mod postings;
 mod rank;
@@ -23,6 +25,7 @@ pub(crate) use run::{Around, Found, Hit, SearchRequest, Surroundings};
 use super::{
     record::{EventNumber, EventRecord},
     relations::RelatesTo,
+    timeline_key::TimelineKey,
 };
 use crate::storage::{Batch, intern::RoomNumber, schema::SEARCH_WORDS};
 
@@ -84,7 +87,7 @@ fn words_of(record: &EventRecord) -> BTreeSet<String> {
 pub(super) fn index(
     batch: &mut Batch,
     room: RoomNumber,
-    key: i64,
+    key: TimelineKey,
     number: EventNumber,
     record: &EventRecord,
 ) {

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, fmt, str::FromStr};
 
 use crate::{
-    rooms::error::RoomError,
+    rooms::{error::RoomError, timeline_key::TimelineKey},
     storage::intern::{RoomNumber, UserNumber},
 };
 
@@ -32,10 +32,10 @@ pub(crate) enum Group {
 pub(crate) struct Place {
     pub(super) order: Order,
     pub(super) rank: f64,
-    pub(super) key: i64,
+    pub(super) key: TimelineKey,
     pub(super) room: RoomNumber,
     /// The last timeline key that the search looks at: what arrives later moves no page.
-    pub(super) upto: i64,
+    pub(super) upto: TimelineKey,
     /// How many results came up to here.
     pub(super) seen: usize,
     /// Only these results.
@@ -117,9 +117,9 @@ mod tests {
         #[test]
         fn tokens_round_trip(
             rank in 0.0_f64..1e9,
-            key: i64,
+            key: (i64, u64),
             room: u64,
-            upto: i64,
+            upto: (i64, u64),
             seen: usize,
             recent: bool,
             group in prop::option::of((any::<bool>(), any::<u64>())),
@@ -127,9 +127,9 @@ mod tests {
             let place = Place {
                 order: if recent { Order::Recent } else { Order::Rank },
                 rank,
-                key,
+                key: TimelineKey::of(key.0, key.1),
                 room: RoomNumber(room),
-                upto,
+                upto: TimelineKey::of(upto.0, upto.1),
                 seen,
                 group: group.map(|(is_room, number)| if is_room {
                     Group::Room(RoomNumber(number))

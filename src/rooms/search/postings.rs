@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
-    rooms::record::EventNumber,
+    rooms::{record::EventNumber, timeline_key::TimelineKey},
     storage::{Range, Read, StorageError, intern::RoomNumber, schema::SEARCH_WORDS},
 };
 
@@ -16,9 +16,9 @@ const MAX_STEPS: usize = 200;
 struct Cursor<'a> {
     room: RoomNumber,
     word: &'a str,
-    rows: VecDeque<(i64, EventNumber)>,
-    /// What was not read yet lies before this timeline key; none: everything was.
-    rest: Option<i64>,
+    rows: VecDeque<(TimelineKey, EventNumber)>,
+    /// What was not read yet stands up to here; none: everything was.
+    rest: Option<TimelineKey>,
 }
 
 impl Cursor<'_> {
@@ -26,9 +26,9 @@ impl Cursor<'_> {
     async fn seek(
         &mut self,
         at: &impl Read,
-        key: i64,
+        key: TimelineKey,
         steps: &mut usize,
-    ) -> Result<Option<i64>, StorageError> {
+    ) -> Result<Option<TimelineKey>, StorageError> {
         loop {
             while self.rows.front().is_some_and(|(head, _)| *head > key) {
                 self.rows.pop_front();
@@ -38,32 +38,32 @@ impl Cursor<'_> {
             }
             let Some(rest) = self.rest.filter(|_| *steps < MAX_STEPS) else { return Ok(None) };
             *steps += 1;
-            let before = rest.min(key.saturating_add(1));
-            let range =
-                Range::prefix(&(self.room, self.word)).before(&(self.room, self.word, before));
+            let upto = (self.room, self.word, rest.min(key));
+            let range = Range::prefix(&(self.room, self.word)).upto(&upto);
             let rows = SEARCH_WORDS.scan_back(at, &range, STEP).await?;
-            self.rest = rows.last().filter(|_| rows.len() == STEP).map(|((_, _, key), _)| *key);
+            let last = rows.last().filter(|_| rows.len() == STEP);
+            self.rest = last.map(|((_, _, key), _)| key.before());
             self.rows.extend(rows.into_iter().map(|((_, _, key), number)| (key, number)));
         }
     }
 }
 
-/// The events of a room that have all of the words and stand before a timeline key, latest first,
-/// at most `limit`.
+/// The events of a room that have all of the words and stand up to a timeline key, latest first, at
+/// most `limit`.
 pub(super) async fn matching(
     at: &impl Read,
     room: RoomNumber,
     words: &BTreeSet<String>,
-    before: i64,
+    upto: TimelineKey,
     limit: usize,
-) -> Result<Vec<(i64, EventNumber)>, StorageError> {
+) -> Result<Vec<(TimelineKey, EventNumber)>, StorageError> {
     let mut found = Vec::new();
     let mut cursors: Vec<Cursor<'_>> = words
         .iter()
-        .map(|word| Cursor { room, word, rows: VecDeque::new(), rest: Some(before) })
+        .map(|word| Cursor { room, word, rows: VecDeque::new(), rest: Some(upto) })
         .collect();
     let mut steps = 0;
-    let Some(mut key) = before.checked_sub(1) else { return Ok(found) };
+    let mut key = upto;
     'events: while found.len() < limit && !cursors.is_empty() {
         let here = key;
         for cursor in &mut cursors {
@@ -80,8 +80,7 @@ pub(super) async fn matching(
             return Ok(found);
         };
         found.push((key, *number));
-        let Some(next) = key.checked_sub(1) else { return Ok(found) };
-        key = next;
+        key = key.before();
     }
     Ok(found)
 }
@@ -101,7 +100,7 @@ mod tests {
         fn what_has_all_words_is_found(
             tea in prop::collection::btree_set(-40_i64..400, 0..350),
             green in prop::collection::btree_set(-40_i64..400, 0..350),
-            before in -50_i64..420,
+            upto in -50_i64..420,
             limit in 1_usize..500,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -111,20 +110,21 @@ mod tests {
                 for (word, keys) in [("tea", &tea), ("green", &green)] {
                     for key in keys {
                         let number = EventNumber(key.unsigned_abs() + 1);
-                        SEARCH_WORDS.put(&mut batch, &(RoomNumber(1), word, *key), &number);
-                        SEARCH_WORDS.put(&mut batch, &(RoomNumber(2), word, *key), &number);
+                        let key = TimelineKey::at(*key);
+                        SEARCH_WORDS.put(&mut batch, &(RoomNumber(1), word, key), &number);
+                        SEARCH_WORDS.put(&mut batch, &(RoomNumber(2), word, key), &number);
                     }
                 }
                 db.commit(batch).await.unwrap();
                 let words = ["tea".to_owned(), "green".to_owned()].into();
-                let found = matching(&db, RoomNumber(1), &words, before, limit).await.unwrap();
-                let found: Vec<i64> = found.into_iter().map(|(key, _)| key).collect();
+                let found = matching(&db, RoomNumber(1), &words, TimelineKey::at(upto), limit).await.unwrap();
+                let found: Vec<i64> = found.into_iter().map(|(key, _)| key.number()).collect();
                 let expected: Vec<i64> = tea
                     .iter()
                     .rev()
                     .copied()
                     .filter(|key| green.contains(key))
-                    .filter(|key| *key < before)
+                    .filter(|key| *key <= upto)
                     .take(limit)
                     .collect();
                 assert_eq!(found, expected);

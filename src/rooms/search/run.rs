@@ -15,6 +15,7 @@ use crate::{
         profile::Profile,
         record::{EventNumber, EventRecord, Membership, SharedEvent},
         relations::Frame,
+        timeline_key::TimelineKey,
     },
     storage::{
         Snapshot,
@@ -138,7 +139,7 @@ struct Search<'a> {
     request: &'a SearchRequest,
     at: Snapshot,
     wanted: BTreeSet<String>,
-    upto: i64,
+    upto: TimelineKey,
     group: Option<Group>,
     /// The rooms that were looked into; none if the user may read nothing there.
     known: HashMap<RoomNumber, Option<(Arc<Room>, Visibility)>>,
@@ -209,7 +210,7 @@ impl Search<'_> {
     }
 
     /// The events that have all the words, in the rooms that the user was ever in: latest first.
-    async fn candidates(&self) -> Result<Vec<(i64, RoomNumber, EventNumber)>, RoomError> {
+    async fn candidates(&self) -> Result<Vec<(TimelineKey, RoomNumber, EventNumber)>, RoomError> {
         let mut found = Vec::new();
         if self.wanted.is_empty() {
             return Ok(found);
@@ -223,13 +224,13 @@ impl Search<'_> {
                 continue;
             }
             // Results of one moment are ordered by room, the highest first.
-            let before = match after {
-                Some(place) if room < place.room => place.key.saturating_add(1),
-                Some(place) => place.key,
-                None => i64::MAX,
+            let upto = match after {
+                Some(place) if room < place.room => place.key,
+                Some(place) => place.key.before(),
+                None => TimelineKey::MAX,
             };
-            let before = before.min(self.upto.saturating_add(1));
-            let events = matching(&self.at, room, &self.wanted, before, MAX_IN_ROOM).await?;
+            let upto = upto.min(self.upto);
+            let events = matching(&self.at, room, &self.wanted, upto, MAX_IN_ROOM).await?;
             found.extend(events.into_iter().map(|(key, number)| (key, room, number)));
         }
         found.sort_unstable_by_key(|(key, room, _)| std::cmp::Reverse((*key, *room)));
@@ -240,7 +241,7 @@ impl Search<'_> {
     /// The first that the user may see, and whether there may be more.
     async fn latest(
         &mut self,
-        candidates: &[(i64, RoomNumber, EventNumber)],
+        candidates: &[(TimelineKey, RoomNumber, EventNumber)],
         limit: usize,
     ) -> Result<(Vec<Match>, bool), RoomError> {
         let mut found = Vec::new();
@@ -256,7 +257,7 @@ impl Search<'_> {
     /// All that the user may see of the latest, in the order of their rank.
     async fn best(
         &mut self,
-        candidates: &[(i64, RoomNumber, EventNumber)],
+        candidates: &[(TimelineKey, RoomNumber, EventNumber)],
     ) -> Result<(Vec<Match>, bool), RoomError> {
         let ranked = candidates.get(..MAX_RANKED).unwrap_or(candidates);
         let mut found = Vec::new();
@@ -289,7 +290,7 @@ impl Search<'_> {
     /// Those of some events that are found by what they now say, in their order.
     async fn matches(
         &mut self,
-        some: &[(i64, RoomNumber, EventNumber)],
+        some: &[(TimelineKey, RoomNumber, EventNumber)],
     ) -> Result<Vec<Match>, RoomError> {
         let keys = some.iter().map(|(_, room, number)| (*room, *number));
         let records = EVENTS.multi_get(&self.at, keys).await?;
@@ -429,15 +430,15 @@ impl Search<'_> {
             let limit = limit.min(MAX_AROUND);
             self.rooms.look(&self.at, room, visibility, range, limit, direction, any).await
         };
-        let range = (Boundary::START, Boundary(key.saturating_sub(1)));
+        let range = (Boundary::START, Boundary::before(key));
         let before = look(range, around.before, Direction::Backward).await?.events;
         let range = (Boundary(key), Boundary(self.upto));
         let after = look(range, around.after, Direction::Forward).await?.events;
-        let start = Boundary(before.last().map_or(key, |(key, _)| *key).saturating_sub(1));
+        let start = Boundary::before(before.last().map_or(key, |(key, _)| *key));
         let end = Boundary(after.last().map_or(key, |(key, _)| *key));
         let mut profiles = Vec::new();
         if around.profiles {
-            let mut all: Vec<(i64, SharedEvent)> = vec![(key, Arc::clone(record))];
+            let mut all: Vec<(TimelineKey, SharedEvent)> = vec![(key, Arc::clone(record))];
             all.extend(before.iter().chain(&after).cloned());
             for (_, member) in self.rooms.senders(&self.at, room, &all).await? {
                 if let Some(user) = member.state_key.as_deref().and_then(|key| key.try_into().ok())
@@ -446,7 +447,7 @@ impl Search<'_> {
                 }
             }
         }
-        let records = |events: Vec<(i64, SharedEvent)>| -> Vec<SharedEvent> {
+        let records = |events: Vec<(TimelineKey, SharedEvent)>| -> Vec<SharedEvent> {
             events.into_iter().map(|(_, event)| event).collect()
         };
         Ok(Surroundings {

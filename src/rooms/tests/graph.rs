@@ -68,7 +68,7 @@ async fn many_who_send_at_once_make_one_line_of_events() {
     let loaded = sim.rooms.numbered(number).await.unwrap();
     let line = sim
         .rooms
-        .timeline(&sim.db, &loaded, Boundary(0), Boundary(i64::MAX), 999, Direction::Forward)
+        .timeline(&sim.db, &loaded, Boundary::START, Boundary::END, 999, Direction::Forward)
         .await
         .unwrap();
     for pair in line.windows(2) {

@@ -3,13 +3,13 @@
 use super::*;
 use crate::{
     config,
-    rooms::{Deletion, HistoryEnd, Status},
+    rooms::{Deletion, HistoryEnd, Status, timeline_key::TimelineKey},
     storage::{
         Table, Value,
         key::{AsKey, Key},
         schema::{
             ALIASES, ANNOTATIONS, AUTH_EVENTS, BACKWARD_EXTREMITIES, BLOCKED_ROOMS, BUNDLED,
-            CURRENT_STATE, CURRENT_STATES, EVENT_IDS, EVENT_STATES, EVENTS, MEDIA_REFERENCES,
+            CURRENT_STATE, CURRENT_STATES, EVENT_IDS, EVENT_STATES, EVENTS, GAPS, MEDIA_REFERENCES,
             MEDIA_TO_REMOVE, MEMBERSHIPS, PUBLIC_ROOMS, RELATIONS, ROOM_ALIASES, ROOM_HEADS,
             ROOM_MEMBERS, ROOM_NUMBERS, ROOM_PURGES, ROOM_SERVERS, ROOMS, SEARCH_WORDS,
             STATE_HASHES, STATE_SNAPSHOTS, THREAD_EVENTS, THREAD_PARTICIPANTS, TIMESTAMPS,
@@ -171,7 +171,7 @@ async fn history_goes_up_to_an_event_and_with_or_without_our_own() {
     assert_eq!(problems(&sim, &room).await, [""; 0]);
     let now = sim.clock.now_ms();
     let all = sim.rooms.key_of_end(&room, &HistoryEnd::Time(now + 1)).await.unwrap();
-    assert_eq!(all, i64::MAX);
+    assert_eq!(all, TimelineKey::MAX);
 }
 
 #[tokio::test]
@@ -240,6 +240,7 @@ async fn everything(sim: &Sim) -> Vec<usize> {
         MEMBERSHIPS,
         ROOM_SERVERS,
         BACKWARD_EXTREMITIES,
+        GAPS,
         USER_ROOMS,
         ROOM_MEMBERS,
         TRANSACTIONS,

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 use complement_tests::{Config, Server, homeserver_binary};
 use serde_json::json;
 
+use crate::crowd::come_and_go;
+
 fn check(directory: &Path) -> Output {
     let mut command = Command::new(homeserver_binary());
     command.args(["check", "--rooms", "--config", "myelin.toml"]).current_dir(directory);
@@ -24,6 +26,22 @@ fn tables(directory: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
+}
+
+/// What many did at once is what follows from the events, on the server and without it.
+#[tokio::test]
+async fn what_a_crowd_leaves_behind_is_sound() {
+    let server = Server::start(&Config::default());
+    let admin = server.register_admin("admin").await;
+    let (_, room) = come_and_go(&server).await;
+    let online = admin.post(["/_myelin/admin/v1/rooms", &room, "check"], json!({})).await.ok();
+    assert_eq!(online["problems"], json!([]));
+    assert!(online["events"].as_u64().unwrap() > 48, "{online}");
+    let exit = server.terminate().await;
+    assert_eq!(exit.status.code(), Some(0));
+    let sound = check(server.directory());
+    assert_eq!(sound.status.code(), Some(0), "{sound:?}");
+    assert_eq!(String::from_utf8_lossy(&sound.stdout), "1 rooms checked\n");
 }
 
 #[tokio::test]

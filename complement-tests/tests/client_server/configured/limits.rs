@@ -61,6 +61,27 @@ async fn messages_rooms_joins_and_invitations_are_limited_by_user() {
     bob.get(path.as_str()).await.fails(403, "M_FORBIDDEN");
 }
 
+/// The invitations of a new room are invitations too.
+#[tokio::test]
+async fn invitations_of_a_new_room_count() {
+    let config = Config::default()
+        .with("rate_limits.enabled", true)
+        .with("rate_limits.invite_user.burst", 3)
+        .with("rate_limits.invite_user.per_minute", 1);
+    let server = Server::start(&config);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (carol, dave) = (server.register("carol").await, server.register("dave").await);
+    let room = alice.create_room(json!({ "invite": [bob.user_id, carol.user_id] })).await;
+    // More than are left.
+    let two = json!({ "invite": [bob.user_id, carol.user_id] });
+    limited(alice.post(["createRoom"], two).await);
+    assert_eq!(alice.get(["joined_rooms"]).await.ok()["joined_rooms"], json!([room]));
+    alice.invite(&room, &dave.user_id).await;
+    limited(alice.post(["createRoom"], json!({ "invite": [bob.user_id] })).await);
+    // Who invites nobody goes on.
+    alice.create_room(json!({})).await;
+}
+
 #[tokio::test]
 async fn nobody_comes_into_a_room_that_is_full() {
     let server = Server::start(&Config::default().with("rooms.max_members", 2));
