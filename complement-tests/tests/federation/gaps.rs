@@ -3,9 +3,8 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
 
-use complement_tests::Client;
 use complement_tests::peer::Peer;
-use complement_tests::sync::timeline;
+use complement_tests::{Client, timeline};
 use serde_json::{Value, json};
 
 use crate::server;
