@@ -63,6 +63,18 @@ INTEROP_NODE_MODULES=$(clients_at complement-tests/interop/javascript/package-lo
 set_up "$INTEROP_NODE_MODULES" javascript_clients complement-tests/interop/javascript
 export INTEROP_NODE_MODULES=$INTEROP_NODE_MODULES/node_modules
 
+# The Rust SDK is compiled in the cache, once; what is new in the program itself takes seconds.
+# rust_client DIRECTORY
+rust_client() {
+    cargo build --quiet --locked --manifest-path complement-tests/interop/rust/Cargo.toml \
+        --target-dir "$MYELIN_CACHE/rust-client-target" &&
+        mkdir -p "$1" && cp "$MYELIN_CACHE/rust-client-target/debug/interop-rust" "$1"
+}
+rust=$MYELIN_CACHE/rust-client-$(cat complement-tests/interop/rust/{Cargo.lock,Cargo.toml,src/main.rs} |
+    sha256sum | cut -c 1-16)
+set_up "$rust" rust_client
+export INTEROP_RUST=$rust/interop-rust
+
 # A web client needs a browser, which the packages of other systems name otherwise.
 if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
     install_packages chromium

@@ -4,6 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
 cargo fmt --all --check
+cargo fmt --manifest-path complement-tests/interop/rust/Cargo.toml --check
 # With the benchmarks, so that they go on building.
 cargo clippy --workspace --all-targets --features myelin/bench --locked -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --document-private-items

@@ -15,7 +15,7 @@ use super::{
         delayed_events as delayed, device, directory as rooms_directory, filter, keys, login,
         media, media_download, notifications, people, profile, push_rules, pushers, receipts,
         register, relations, reporting, room_aliases, room_events, room_history, room_membership,
-        room_upgrade, third_party, threepid, to_device, typing, versions,
+        room_upgrade, sync_stream, third_party, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -27,6 +27,7 @@ pub(crate) fn routes(areas: Areas) -> Router {
     let routes =
         content(encryption(delayed_events(rooms(notifying(stored_data(accounts(routes)))))));
     let routes = super::admin::routes::add(routes);
+    let routes = if areas.has_streams() { streams(routes) } else { routes };
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
@@ -331,6 +332,15 @@ fn stored_data(routes: Routes) -> Routes {
         .add::<t::get_tags::v3::Request, _, _>(account_data::get_tags)
         .add::<t::create_tag::v3::Request, _, _>(account_data::create_tag)
         .add::<t::delete_tag::v3::Request, _, _>(account_data::delete_tag)
+}
+
+/// What is synced, pushed.
+fn streams(routes: Routes) -> Routes {
+    const BASE: &str = "/_matrix/client/unstable/dev.myelin.sync_stream";
+    routes
+        .path(MethodFilter::GET, &format!("{BASE}/events"), sync_stream::events)
+        .path(MethodFilter::GET, &format!("{BASE}/websocket"), sync_stream::websocket)
+        .path(MethodFilter::POST, &format!("{BASE}/acknowledge"), sync_stream::acknowledge)
 }
 
 /// Events that are sent later.

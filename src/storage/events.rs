@@ -163,7 +163,7 @@ mod tests {
             depth: 3,
             origin_server_ts: 1_000,
             position: 12,
-            backfill_key: 0,
+            backfill_key: None,
             visibility: HistoryVisibility::Shared,
             rejected: false,
             soft_failed: false,

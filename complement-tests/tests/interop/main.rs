@@ -47,6 +47,16 @@ async fn matrix_nio_converses_over_a_sigkill() {
     converse("INTEROP_PYTHON", "python/conversation.py").await;
 }
 
+/// The Rust SDK is what Element X is built on: it syncs by simplified sliding sync, and encrypts.
+#[tokio::test]
+async fn the_rust_sdk_converses_encrypted_over_a_sigkill() {
+    let Some(program) = interpreter("INTEROP_RUST") else { return };
+    let server = Server::start(&Config::default());
+    let mut command = Command::new(program);
+    command.env("HOMESERVER_URL", server.url());
+    over_a_kill(&server, command).await;
+}
+
 /// Hydrogen, a web client, in two browsers; pictures of them stay where `SCREENSHOTS` says.
 #[tokio::test]
 async fn hydrogen_shows_in_a_browser_what_was_said() {

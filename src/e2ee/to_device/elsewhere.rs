@@ -56,14 +56,14 @@ impl ToDevice {
         std::mem::take(&mut *self.destinations.lock())
     }
 
-    /// Queues messages for devices on other servers.
+    /// Queues messages for devices on other servers; returns how many.
     pub(super) async fn queue_out(
         &self,
         batch: &mut Batch,
         sender: &UserId,
         event_type: &str,
         delivery: &Delivery,
-    ) -> Result<(), E2eeError> {
+    ) -> Result<usize, E2eeError> {
         let mut by_server: BTreeMap<&ServerName, Vec<(&UserId, &str, &RawValue)>> = BTreeMap::new();
         let mut count = 0;
         for (user_id, messages) in delivery {
@@ -90,7 +90,7 @@ impl ToDevice {
             return Err(E2eeError::TooMany { what: "at most 10000 devices may be written to" });
         }
         if by_server.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let position = self.db.position().await?;
         let day = self.clock.now_ms() / DAY_MS;
@@ -120,7 +120,7 @@ impl ToDevice {
             }
         }
         batch.hold(position);
-        Ok(())
+        Ok(count)
     }
 
     /// Says in `batch` that a server has these messages, by stream position and number.
