@@ -167,10 +167,10 @@ async fn one_sender_has_a_bounded_place_in_an_inbox() {
     let inbox = to_device.inbox(&db, user, device, (0, u64::MAX), usize::MAX).await.unwrap();
     assert_eq!(inbox.events.len(), sent);
 
-    let other = Session { user_id: user_id!("@bob:localhost").to_owned(), ..session.clone() };
-    to_device.send(&other, "m.x", "other".into(), &large).await.unwrap();
     let refusal = to_device.send(&session, "m.x", "again".into(), &note(1)).await;
     assert!(matches!(refusal, Err(E2eeError::Limit(_))));
+    let other = Session { user_id: user_id!("@bob:localhost").to_owned(), ..session.clone() };
+    to_device.send(&other, "m.x", "other".into(), &large).await.unwrap();
     to_device.delivered(user, device, inbox.upto).await.unwrap();
     to_device.send(&session, "m.x", "again".into(), &note(1)).await.unwrap();
 }

@@ -36,7 +36,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_poll_without_news_reads_nothing() {
+async fn a_poll_without_news_reads_nothing_but_the_inbox() {
     let mut world = World::new().await;
     let alice = world.session(user_id!("@alice:localhost")).await;
     let room = world.public_room(&alice).await;
@@ -49,7 +49,9 @@ async fn a_poll_without_news_reads_nothing() {
     let before = world.db.round_trips();
     let nothing =
         answer(&sliding, &alice, Some(text(&first, "/pos")), everything(Some(inbox))).await;
-    assert_eq!(world.db.round_trips(), before, "reads though nothing happened in 21 rooms");
+    // Whether there are messages that the device has, and that may go.
+    let inbox_only = before + 1;
+    assert_eq!(world.db.round_trips(), inbox_only, "reads though nothing happened in 21 rooms");
     assert_eq!(nothing["lists"], first["lists"]);
     assert_eq!(nothing["rooms"], json!({}));
     // It goes on from there.
