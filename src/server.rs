@@ -8,7 +8,7 @@ use crate::{
     api::router,
     appservice::{Appservices, delivery::Deliveries, registry::RegistrationError},
     clock::{Clock, Random},
-    config::Config,
+    config::{Config, RateLimits},
     content::{Content, OpenError, RemoteMedia},
     e2ee::{Backups, DehydratedDevices, E2ee, Keys, RemoteKeys, ToDevice},
     federation::{
@@ -28,10 +28,10 @@ use crate::{
     },
     shutdown::Stopping,
     storage::{Db, StorageError},
-    sync::{Sliding, Sync},
+    sync::{Sliding, Streams, Sync},
     users::{
-        AccountData, AccountError, Accounts, Filters, Profiles, activity, presence::Presence,
-        session::Sessions,
+        AccountData, AccountError, Accounts, Filters, Profiles, activity, limits::Limits,
+        presence::Presence, session::Sessions,
     },
 };
 
@@ -67,6 +67,7 @@ struct Parts {
     typing: Typing,
     receipts: Receipts,
     sync: Arc<Sync>,
+    streams: Streams,
     sliding: Sliding,
     keys: Keys,
     to_device: ToDevice,
@@ -110,6 +111,7 @@ areas! {
     typing: Typing,
     receipts: Receipts,
     sync: Arc<Sync>,
+    streams: Streams,
     sliding: Sliding,
     keys: Keys,
     to_device: ToDevice,
@@ -124,6 +126,11 @@ impl Areas {
     /// Whether other servers are answered.
     pub(crate) fn is_federating(&self) -> bool {
         self.0.federation.is_enabled()
+    }
+
+    /// Whether what is synced may be pushed as well.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.0.config.sync.streams
     }
 }
 
@@ -225,7 +232,7 @@ impl Server {
         let typing = Typing::new(db.clone());
         let receipts =
             Receipts::new(db.clone(), clock.clone()).telling_deliveries(&config.receipts);
-        let e2ee = encryption(&db, &clock, &random, &federation);
+        let e2ee = encryption(&db, &clock, &random, &federation, &config.rate_limits);
         let E2ee { keys, to_device } = e2ee.clone();
         tokio::spawn(keys.clone().keep_lists(stopping.clone()));
         let presence = Presence::new(db.clone(), clock.clone(), config.presence.clone());
@@ -318,6 +325,7 @@ impl Server {
                 typing,
                 receipts,
                 sliding: Sliding::new(sync.clone()),
+                streams: Streams::new(sync.clone(), &config.sync),
                 sync,
                 keys,
                 backups: Backups::new(db.clone()),
@@ -369,14 +377,21 @@ impl Server {
 }
 
 /// Keys, and messages between devices.
-fn encryption(db: &Db, clock: &Clock, random: &Random, federation: &Federation) -> E2ee {
+fn encryption(
+    db: &Db,
+    clock: &Clock,
+    random: &Random,
+    federation: &Federation,
+    limits: &RateLimits,
+) -> E2ee {
     let others = || Arc::new(FederatedKeys::new(federation.clone())) as Arc<dyn RemoteKeys>;
     let is_federating = federation.is_enabled();
     let name = federation.server_name();
     let (clock, random) = (clock.clone(), random.clone());
     E2ee {
         keys: Keys::new(db.clone(), name, is_federating.then(others)),
-        to_device: ToDevice::new(db.clone(), clock, random, name, is_federating),
+        to_device: ToDevice::new(db.clone(), clock.clone(), random, name, is_federating)
+            .limited_by(Limits::new(limits, clock)),
     }
 }
 

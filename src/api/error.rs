@@ -88,6 +88,28 @@ impl ApiError {
         )
     }
 
+    /// Its HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Standard { status, .. } | Self::Detailed { status, .. } => *status,
+            Self::Uiaa(_) => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// Its `errcode`, if it is a standard error.
+    pub(crate) fn errcode(&self) -> Option<String> {
+        match self {
+            Self::Standard { kind, .. } => Some(kind.errcode().to_string()),
+            Self::Detailed { .. } | Self::Uiaa(_) => None,
+        }
+    }
+
+    /// The JSON that stands in its body.
+    pub(crate) async fn body(self) -> String {
+        let body = axum::body::to_bytes(self.into_response().into_body(), usize::MAX).await;
+        body.map(|body| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default()
+    }
+
     /// 403 `M_FORBIDDEN`.
     pub(crate) fn forbidden(message: impl Display) -> Self {
         Self::new(ErrorKind::Forbidden, message)
@@ -316,6 +338,9 @@ impl From<SyncError> for ApiError {
         match error {
             SyncError::FromTheFuture => Self::invalid_param(error),
             SyncError::LoggedOut => AuthError::Unknown { soft_logout: false }.into(),
+            SyncError::TooManyStreams => {
+                Self::new(ErrorKind::LimitExceeded(LimitExceededErrorData::new()), error)
+            }
             SyncError::Storage(error) => error.into(),
             SyncError::Room(error) => error.into(),
         }
@@ -359,6 +384,7 @@ impl From<E2eeError> for ApiError {
             E2eeError::WrongBackupVersion { current } => ErrorKind::WrongRoomKeysVersion(
                 WrongRoomKeysVersionErrorData::new(current.to_string()),
             ),
+            E2eeError::Limit(limit) => return (*limit).into(),
             E2eeError::Busy => return busy(),
             E2eeError::Storage(error) => return Self::internal(error),
         };

@@ -15,7 +15,7 @@ use super::{
         delayed_events as delayed, device, directory as rooms_directory, filter, keys, login,
         media, media_download, notifications, people, profile, push_rules, pushers, receipts,
         register, relations, reporting, room_aliases, room_events, room_history, room_membership,
-        room_upgrade, third_party, threepid, to_device, typing, versions,
+        room_upgrade, sync_stream, third_party, threepid, to_device, typing, versions,
     },
     server,
 };
@@ -26,6 +26,7 @@ pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
     let routes = content(encryption(delayed_events(rooms(notifying(accounts(routes))))));
     let routes = super::admin::routes::add(routes);
+    let routes = if areas.has_streams() { streams(routes) } else { routes };
     let routes = if areas.is_federating() { servers(routes) } else { routes };
     routes.router.with_state(areas)
 }
@@ -314,6 +315,15 @@ fn rooms(routes: Routes) -> Routes {
             "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
             client::sliding_sync::sync,
         )
+}
+
+/// What is synced, pushed.
+fn streams(routes: Routes) -> Routes {
+    const BASE: &str = "/_matrix/client/unstable/dev.myelin.sync_stream";
+    routes
+        .path(MethodFilter::GET, &format!("{BASE}/events"), sync_stream::events)
+        .path(MethodFilter::GET, &format!("{BASE}/websocket"), sync_stream::websocket)
+        .path(MethodFilter::POST, &format!("{BASE}/acknowledge"), sync_stream::acknowledge)
 }
 
 /// Events that are sent later.

@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) previews: Previews,
     pub(crate) password: Password,
     pub(crate) receipts: Receipts,
+    pub(crate) sync: Syncing,
     pub(crate) rooms: Rooms,
     pub(crate) search: Search,
     pub(crate) retention: Retention,
@@ -63,6 +64,7 @@ impl Default for Config {
             previews: Previews::default(),
             password: Password::default(),
             receipts: Receipts::default(),
+            sync: Syncing::default(),
             rooms: Rooms::default(),
             search: Search::default(),
             retention: Retention::default(),
@@ -186,6 +188,8 @@ pub(crate) struct RateLimits {
     pub(crate) invite_user: Rate,
     /// What one user, or one address, does with delayed events.
     pub(crate) delayed_events: Rate,
+    /// Messages of one user to devices, each device counted.
+    pub(crate) to_device_user: Rate,
 }
 
 impl Default for RateLimits {
@@ -202,6 +206,7 @@ impl Default for RateLimits {
             join_user: Rate { burst: 50, per_minute: 30 },
             invite_user: Rate { burst: 100, per_minute: 60 },
             delayed_events: Rate { burst: 50, per_minute: 120 },
+            to_device_user: Rate { burst: 30_000, per_minute: 12_000 },
         }
     }
 }
@@ -435,6 +440,22 @@ pub(crate) struct Receipts {
 impl Default for Receipts {
     fn default() -> Self {
         Self { delivered: true, delivered_max_members: 50 }
+    }
+}
+
+/// How clients hear of what happens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Syncing {
+    /// Over `WebSockets` and as server-sent events, besides long-polling.
+    pub(crate) streams: bool,
+    /// How many of them one user may have open at once.
+    pub(crate) max_streams_per_user: usize,
+}
+
+impl Default for Syncing {
+    fn default() -> Self {
+        Self { streams: false, max_streams_per_user: 10 }
     }
 }
 

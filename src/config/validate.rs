@@ -103,6 +103,7 @@ impl Problems {
             ("join_user", limits.join_user),
             ("invite_user", limits.invite_user),
             ("delayed_events", limits.delayed_events),
+            ("to_device_user", limits.to_device_user),
         ] {
             self.check(burst > 0 && per_minute > 0, || {
                 format!("rate_limits.{name}: both numbers must be above 0")

@@ -113,11 +113,14 @@ impl Keys {
             }
         }
         if !batch.is_empty() {
-            // Syncs that wait are not woken: the count is in every answer, and a client that uploads
-            // new keys does so when it is running anyway.
             let done = self.db().commit(batch).await;
             self.forget_counts(wanted.iter().map(|(_, (user, device, _))| (*user, &**device)));
             done?;
+            // Nothing has changed that has a position; syncs that wait tell the new counts, so that
+            // clients make new keys before the last one is gone.
+            let mut users: Vec<UserNumber> = wanted.iter().map(|(_, (user, ..))| *user).collect();
+            users.dedup();
+            self.db().wake(&users);
         }
         Ok(found)
     }

@@ -28,6 +28,15 @@ pub(crate) struct Counts {
     pub(crate) unused_fallback: Vec<String>,
 }
 
+impl Counts {
+    /// Whether some of them are gone since.
+    pub(crate) fn are_fewer_than(&self, before: &Self) -> bool {
+        let left = |algorithm| self.one_time.get(algorithm).copied().unwrap_or(0);
+        before.one_time.iter().any(|(algorithm, count)| left(algorithm) < *count)
+            || before.unused_fallback.iter().any(|kind| !self.unused_fallback.contains(kind))
+    }
+}
+
 impl Keys {
     /// The keys that a device has left. In memory, mostly.
     ///
@@ -50,6 +59,29 @@ impl Keys {
             shared.counts.invalidate(&key);
         }
         Ok(counts)
+    }
+
+    /// What a device was told last of the keys it has left. After a restart that is taken to be what
+    /// it has now: with whatever else it is told next, it is told this too.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn told(
+        &self,
+        user: UserNumber,
+        device_id: &DeviceId,
+    ) -> Result<Arc<Counts>, StorageError> {
+        let key = (user, device_id.to_owned());
+        if let Some(told) = self.shared.told.get(&key) {
+            return Ok(told);
+        }
+        let now = self.counts(user, device_id).await?;
+        Ok(self.shared.told.get_with(key, || now))
+    }
+
+    /// Notes what a device is told.
+    pub(crate) fn tell(&self, user: UserNumber, device_id: &DeviceId, now: &Arc<Counts>) {
+        self.shared.told.insert((user, device_id.to_owned()), Arc::clone(now));
     }
 
     async fn read_counts(

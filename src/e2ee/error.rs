@@ -1,6 +1,6 @@
 //! What can go wrong in this area.
 
-use crate::storage::StorageError;
+use crate::{storage::StorageError, users::limits::LimitExceeded};
 
 /// Why keys or messages were not stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,9 @@ pub(crate) enum E2eeError {
         /// The current one.
         current: u64,
     },
+    /// Too much was sent, or too much waits.
+    #[error(transparent)]
+    Limit(#[from] LimitExceeded),
     /// Too many changes at once.
     #[error("the keys are being changed by others")]
     Busy,

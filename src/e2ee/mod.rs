@@ -80,6 +80,8 @@ struct Shared {
     /// finding this one gone when it is their turn.
     claimed: Mutex<HashSet<claim::Slot>>,
     counts: Cache<(UserNumber, OwnedDeviceId), Arc<Counts>>,
+    /// What devices were told last of their counts.
+    told: Cache<(UserNumber, OwnedDeviceId), Arc<Counts>>,
     /// Raised by every change of one-time or fallback keys, before what it made wrong is dropped
     /// from `counts`: whoever has counted before does not leave the count there after.
     changes: AtomicU64,
@@ -114,6 +116,7 @@ impl Keys {
                 server_name: server_name.to_owned(),
                 claimed: Mutex::default(),
                 counts: Cache::new(CACHED_COUNTS),
+                told: Cache::new(CACHED_COUNTS),
                 changes: AtomicU64::new(0),
                 signed,
                 remote,

@@ -10,12 +10,16 @@ use ruma::{
 };
 use serde_json::{json, value::RawValue};
 
-use super::{Delivery, Keys, Target, ToDevice, Upload};
+use super::{Delivery, E2eeError, Keys, Target, ToDevice, Upload};
 use crate::{
     api::testing::{TestServer, TestUser, open_config},
     clock::{Clock, Random},
-    storage::{Batch, Db, Json, schema::DEVICES},
-    users::{rows::Device, session::Session},
+    config::{Rate, RateLimits},
+    storage::{
+        Batch, Db, Json,
+        schema::{DEVICES, TO_DEVICE},
+    },
+    users::{limits::Limits, rows::Device, session::Session},
 };
 
 const DEVICE: &str = "DEVICE";
@@ -104,13 +108,7 @@ fn note(number: u32) -> Delivery {
 async fn concurrent_requests_of_one_transaction_send_once() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let to_device = ToDevice::new(
-        db.clone(),
-        Clock::manual(1),
-        Random::seeded(1),
-        server_name!("localhost"),
-        false,
-    );
+    let to_device = between_devices(&db);
     let delivery = note(1);
     let sends = (0..10).map(|_| to_device.send(&session, "m.x", "t".into(), &delivery));
     for sent in futures::future::join_all(sends).await {
@@ -125,13 +123,7 @@ async fn concurrent_requests_of_one_transaction_send_once() {
 async fn an_inbox_is_read_in_parts_and_emptied_up_to_a_position() {
     let db = Db::in_memory().await;
     let session = session(&db).await;
-    let to_device = ToDevice::new(
-        db.clone(),
-        Clock::manual(1),
-        Random::seeded(1),
-        server_name!("localhost"),
-        false,
-    );
+    let to_device = between_devices(&db);
     for number in 0..5 {
         let transaction = number.to_string();
         let transaction = transaction.as_str().into();
@@ -145,6 +137,110 @@ async fn an_inbox_is_read_in_parts_and_emptied_up_to_a_position() {
     to_device.delivered(user, device, first.upto).await.unwrap();
     let rest = to_device.inbox(&db, user, device, (0, until), 100).await.unwrap();
     assert_eq!(rest.events.len(), 2);
+}
+
+fn between_devices(db: &Db) -> ToDevice {
+    let random = Random::seeded(1);
+    ToDevice::new(db.clone(), Clock::manual(1), random, server_name!("localhost"), false)
+}
+
+/// Whoever fills an inbox hears that it is full; what was taken stays, and others have their place.
+#[tokio::test]
+async fn one_sender_has_a_bounded_place_in_an_inbox() {
+    let db = Db::in_memory().await;
+    let session = session(&db).await;
+    let (user, device) = (session.user, &*session.device_id);
+    let to_device = between_devices(&db);
+    let large = RawValue::from_string(json!({ "n": "x".repeat(60_000) }).to_string()).unwrap();
+    let large = Delivery::from([(session.user_id.clone(), [(Target::All, large)].into())]);
+    let mut sent = 0;
+    let refusal = loop {
+        let transaction = format!("t{sent}");
+        match to_device.send(&session, "m.x", transaction.as_str().into(), &large).await {
+            Ok(()) => sent += 1,
+            Err(refusal) => break refusal,
+        }
+        assert!(sent < 700, "it is never full");
+    };
+    assert!(matches!(refusal, E2eeError::Limit(_)), "{refusal}");
+    assert!(sent >= (32 << 20) / 61_000, "{sent}");
+    let inbox = to_device.inbox(&db, user, device, (0, u64::MAX), usize::MAX).await.unwrap();
+    assert_eq!(inbox.events.len(), sent);
+
+    let refusal = to_device.send(&session, "m.x", "again".into(), &note(1)).await;
+    assert!(matches!(refusal, Err(E2eeError::Limit(_))));
+    let other = Session { user_id: user_id!("@bob:localhost").to_owned(), ..session.clone() };
+    to_device.send(&other, "m.x", "other".into(), &large).await.unwrap();
+    to_device.delivered(user, device, inbox.upto).await.unwrap();
+    to_device.send(&session, "m.x", "again".into(), &note(1)).await.unwrap();
+}
+
+/// The same after a restart: it is the disk that is looked at.
+#[tokio::test]
+async fn many_small_messages_fill_an_inbox_too() {
+    let db = Db::in_memory().await;
+    let session = session(&db).await;
+    let mut batch = Batch::new();
+    for position in 0..10_000 {
+        let message = json!({ "type": "m.x", "sender": session.user_id, "content": {} });
+        let row = (session.user, session.device_id.clone(), position);
+        TO_DEVICE.put(&mut batch, &row, &message.to_string().into_bytes());
+    }
+    db.commit(batch).await.unwrap();
+    let to_device = between_devices(&db);
+    let mut sent = 0;
+    let refusal = loop {
+        let transaction = format!("t{sent}");
+        match to_device.send(&session, "m.x", transaction.as_str().into(), &note(1)).await {
+            Ok(()) => sent += 1,
+            Err(refusal) => break refusal,
+        }
+        assert!(sent < 1_100, "it is never full");
+    };
+    assert!(matches!(refusal, E2eeError::Limit(_)), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_user_sends_so_many_messages_and_then_waits() {
+    let db = Db::in_memory().await;
+    let session = session(&db).await;
+    let rate = Rate { burst: 3, per_minute: 60 };
+    let settings = RateLimits { to_device_user: rate, ..RateLimits::default() };
+    let clock = Clock::manual(1_000);
+    let to_device = between_devices(&db).limited_by(Limits::new(&settings, clock.clone()));
+    let send = async |transaction: &str| {
+        to_device.send(&session, "m.x", transaction.into(), &note(1)).await
+    };
+    for transaction in ["1", "2", "3"] {
+        send(transaction).await.unwrap();
+    }
+    assert!(matches!(send("4").await, Err(E2eeError::Limit(_))));
+    // One that was sent is not sent again, and costs nothing.
+    send("3").await.unwrap();
+    clock.advance(std::time::Duration::from_secs(1));
+    send("4").await.unwrap();
+    let inbox = to_device.inbox(&db, session.user, &session.device_id, (0, u64::MAX), 100).await;
+    assert_eq!(inbox.unwrap().events.len(), 4);
+}
+
+#[tokio::test]
+async fn a_device_is_told_when_it_has_fewer_keys() {
+    let db = Db::in_memory().await;
+    let session = session(&db).await;
+    let keys = Keys::new(db.clone(), server_name!("localhost"), None);
+    let (user, device) = (session.user, &*session.device_id);
+    let are_fewer = async || {
+        let told = keys.told(user, device).await.unwrap();
+        keys.counts(user, device).await.unwrap().are_fewer_than(&told)
+    };
+    assert!(!are_fewer().await, "nothing was told before");
+    keys.upload(&session, &one_time_keys(0..3)).await.unwrap();
+    assert!(!are_fewer().await, "more are no news");
+    keys.tell(user, device, &keys.counts(user, device).await.unwrap());
+    claim(&keys).await.unwrap();
+    assert!(are_fewer().await);
+    keys.tell(user, device, &keys.counts(user, device).await.unwrap());
+    assert!(!are_fewer().await, "it was told");
 }
 
 fn device_keys(user: &TestUser) -> serde_json::Value {

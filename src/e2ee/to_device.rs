@@ -2,6 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging>
 
+mod bounds;
 mod elsewhere;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
         schema::{DEVICES, SHORT_LIVED, TO_DEVICE},
     },
     users::{
+        limits::Limits,
         rows::Fact,
         session::Session,
         short_lived::{self, ShortLivedFacts},
@@ -50,6 +52,9 @@ pub(crate) struct ToDevice {
     clock: Clock,
     random: Random,
     transactions: ShortLivedFacts,
+    inboxes: bounds::Inboxes,
+    /// How much users may send; `None`: as much as they like.
+    limits: Option<Limits>,
     server_name: OwnedServerName,
     destinations: Arc<Mutex<BTreeSet<OwnedServerName>>>,
     /// Whether there are other servers.
@@ -99,6 +104,8 @@ impl ToDevice {
     ) -> Self {
         Self {
             transactions: ShortLivedFacts::new(db.clone(), clock.clone()),
+            inboxes: bounds::Inboxes::default(),
+            limits: None,
             db,
             clock,
             random,
@@ -107,6 +114,11 @@ impl ToDevice {
             is_federating,
             appservices: Arc::default(),
         }
+    }
+
+    /// The same, with limits of how much one user sends.
+    pub(crate) fn limited_by(self, limits: Limits) -> Self {
+        Self { limits: Some(limits), ..self }
     }
 
     /// Has application services told of messages from now on. Set once, when the server is put
@@ -133,6 +145,7 @@ impl ToDevice {
         let secret =
             format!("{}\0{}\0{event_type}\0{transaction}", session.user.0, session.device_id);
         let transaction = short_lived::key("to-device", &secret);
+        let mut counted = false;
         for _ in 0..ATTEMPTS {
             let before = SHORT_LIVED.get(&self.db, &transaction).await?;
             if before.as_ref().is_some_and(|Json(row)| row.expires_ms > self.clock.now_ms()) {
@@ -145,9 +158,12 @@ impl ToDevice {
             }
             let lives = TRANSACTION_LIFETIME_MS;
             self.transactions.put(&mut batch, &transaction, lives, Fact::ToDeviceSent).await?;
-            self.queue(&mut batch, &session.user_id, event_type, delivery).await?;
+            let mut count = self.queue(&mut batch, &session.user_id, event_type, delivery).await?;
             if self.is_federating {
-                self.queue_out(&mut batch, &session.user_id, event_type, delivery).await?;
+                count += self.queue_out(&mut batch, &session.user_id, event_type, delivery).await?;
+            }
+            if !std::mem::replace(&mut counted, true) {
+                self.count(session, count)?;
             }
             match self.db.commit(batch).await {
                 // Sent at the same time, or a recipient is gone: look again.
@@ -162,14 +178,23 @@ impl ToDevice {
         Err(E2eeError::Busy)
     }
 
-    /// Queues messages for the devices of this server's users.
+    /// Counts what a user sends: one at least, since each request is work.
+    fn count(&self, session: &Session, messages: usize) -> Result<(), E2eeError> {
+        let (Some(limits), Some(user)) = (&self.limits, session.limited_as()) else {
+            return Ok(());
+        };
+        let messages = u32::try_from(messages.max(1)).unwrap_or(u32::MAX);
+        Ok(limits.messages_between_devices(user, messages)?)
+    }
+
+    /// Queues messages for the devices of this server's users; returns how many.
     async fn queue(
         &self,
         batch: &mut Batch,
         sender: &UserId,
         event_type: &str,
         delivery: &Delivery,
-    ) -> Result<(), E2eeError> {
+    ) -> Result<usize, E2eeError> {
         let mut rows: Vec<(UserNumber, &UserId, OwnedDeviceId, Vec<u8>)> = Vec::new();
         for (user_id, messages) in delivery {
             if user_id.server_name() != self.server_name {
@@ -201,8 +226,9 @@ impl ToDevice {
             return Err(E2eeError::TooMany { what: "at most 10000 devices may be written to" });
         }
         if rows.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
+        let count = rows.len();
         let position = self.db.position().await?;
         let registry = self.appservices.get().and_then(Appservices::registry);
         for (place, (user, user_id, device_id, message)) in (0..).zip(rows) {
@@ -216,11 +242,12 @@ impl ToDevice {
                     continue;
                 }
             }
+            self.require_place(sender, (user, &device_id), message.len()).await?;
             TO_DEVICE.put(batch, &(user, device_id, position.value()), &message);
             batch.wake([user]);
         }
         batch.hold(position);
-        Ok(())
+        Ok(count)
     }
 
     /// What waits for a device after the position `since` and up to `until`, at most `limit`.
@@ -291,6 +318,7 @@ impl ToDevice {
                 TO_DEVICE.delete(&mut batch, row);
             }
             self.db.commit(batch).await?;
+            self.inboxes.emptied(user, device_id);
             if rows.len() < 1_000 {
                 return Ok(());
             }

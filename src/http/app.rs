@@ -206,6 +206,8 @@ impl Predicate for Compressible {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         (kind.starts_with("application/json") || kind.starts_with("text/"))
+            // What is to be seen at once would wait for more.
+            && kind != "text/event-stream"
             && !response.headers().contains_key(header::ACCEPT_RANGES)
             && self.0.should_compress(response)
     }

@@ -2,7 +2,8 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::{body::Body, extract::FromRequestParts, response::Response};
+use http::{header, request::Parts};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -11,6 +12,7 @@ use hyper_util::{
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
     time::{Instant, sleep},
 };
 use tracing::debug;
@@ -30,17 +32,49 @@ const PING: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Serves requests until either side closes, the connection is idle for too long, or the server
-/// stops.
+/// stops; and then, if it was handed over to something else, until that is done.
 pub(super) async fn serve<S>(stream: S, peer: Peer, app: App)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Activity::new();
+    serve_requests(stream, peer, app, &activity).await;
+    if let Some(mut held) = activity.handed_over() {
+        held.recv().await;
+    }
+}
+
+/// Keeps a connection that goes on as something else, a WebSocket, among those that are served.
+/// Stands in the extensions of requests that ask for that.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    _until_dropped: mpsc::Sender<Infallible>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Hold {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // There is none where no connection is, in tests.
+        Ok(parts
+            .extensions
+            .remove::<Self>()
+            .unwrap_or_else(|| Self { _until_dropped: mpsc::channel(1).0 }))
+    }
+}
+
+async fn serve_requests<S>(stream: S, peer: Peer, app: App, activity: &Activity)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = app.limits().clone();
     let stopping = app.stopping().clone();
-    let activity = Arc::new(Activity::new());
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         let running = activity.begin();
         let app = app.clone();
+        if request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(activity.hold());
+        }
         async move {
             let response: Response = app.handle(peer, request.map(Body::new)).await;
             // Fetching the answer is part of the request.
@@ -62,7 +96,7 @@ where
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEAD_BYTES);
     let io = TokioIo::new(NoStall::new(stream, limits.stall));
-    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
 
     let mut closing = false;
     let mut stop = pin!(stopping.wait());
@@ -105,6 +139,8 @@ struct Busy {
     used: bool,
     /// When the last request ended, or when the connection began.
     idle_since: Instant,
+    /// Tells when that is done to which the connection was handed over.
+    handed_over: Option<mpsc::Receiver<Infallible>>,
 }
 
 /// A request that runs or whose answer is being fetched.
@@ -112,7 +148,8 @@ struct Running(Arc<Mutex<Busy>>);
 
 impl Activity {
     fn new() -> Self {
-        let busy = Busy { requests: 0, used: false, idle_since: Instant::now() };
+        let idle_since = Instant::now();
+        let busy = Busy { requests: 0, used: false, idle_since, handed_over: None };
         Self(Arc::new(Mutex::new(busy)))
     }
 
@@ -121,6 +158,17 @@ impl Activity {
         busy.requests += 1;
         busy.used = true;
         Running(Arc::clone(&self.0))
+    }
+
+    /// For a request that may have the connection handed over to it.
+    fn hold(&self) -> Hold {
+        let (until_dropped, done) = mpsc::channel(1);
+        self.0.lock().handed_over = Some(done);
+        Hold { _until_dropped: until_dropped }
+    }
+
+    fn handed_over(&self) -> Option<mpsc::Receiver<Infallible>> {
+        self.0.lock().handed_over.take()
     }
 
     /// When the connection has been idle for too long if nothing happens until then.

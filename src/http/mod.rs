@@ -20,6 +20,7 @@ mod well_known;
 pub(crate) use self::{
     app::App,
     body::BodyError,
+    connection::Hold,
     limits::Limits,
     listener::{CertificateReloader, Listeners},
     peer::ClientAddress,

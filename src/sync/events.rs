@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     SyncError, SyncFilter,
+    account_data::account_data_event,
     response::{Events, State, StateForm, Timeline},
     token::SyncToken,
-    v3::{LONGEST_WAIT, Request, Sync, account_data_event},
+    v3::{LONGEST_WAIT, Request, Sync},
 };
 use crate::{
     rooms::{Boundary, EventFilter, PageRequest, RoomError, record::Membership},

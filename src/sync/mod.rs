@@ -1,5 +1,6 @@
 //! Telling clients what happened: nothing missed, nothing twice.
 
+mod account_data;
 pub(crate) mod e2ee;
 mod ephemeral;
 mod events;
@@ -8,6 +9,7 @@ mod presence;
 mod response;
 mod room;
 mod sliding;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -19,8 +21,9 @@ use crate::{rooms::RoomError, storage::StorageError};
 
 pub(crate) use events::{EventStream, InitialRoom, InitialSync};
 pub(crate) use filter::SyncFilter;
-pub(crate) use response::StateForm;
+pub(crate) use response::{Response, StateForm};
 pub(crate) use sliding::{Body as SlidingBody, Request as SlidingRequest, Sliding, SlidingError};
+pub(crate) use stream::{KEEP_ALIVE, Streams, SyncStream};
 pub(crate) use v3::{Request, Sync};
 
 /// Why a sync is not answered.
@@ -32,6 +35,9 @@ pub(crate) enum SyncError {
     /// The device was logged out while its request waited.
     #[error("the device was logged out")]
     LoggedOut,
+    /// The user has as many streams as may be open at once.
+    #[error("as many streams as one user may have are open")]
+    TooManyStreams,
     /// What happened can't be read.
     #[error("cannot read what happened")]
     Storage(#[from] StorageError),

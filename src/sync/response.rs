@@ -32,6 +32,9 @@ pub(crate) struct Response {
     pub(crate) device_one_time_keys_count: BTreeMap<String, u64>,
     /// Algorithms whose fallback key was not used yet.
     pub(crate) device_unused_fallback_key_types: Vec<String>,
+    /// These are fewer than in the last response.
+    #[serde(skip)]
+    pub(super) fewer_keys: bool,
     /// Last: see [`Response::into_pieces`].
     pub(crate) rooms: Rooms,
 }
@@ -270,8 +273,14 @@ impl Response {
             device_lists: DeviceLists::default(),
             device_one_time_keys_count: counts.one_time.clone(),
             device_unused_fallback_key_types: counts.unused_fallback.clone(),
+            fewer_keys: false,
             rooms: Rooms::default(),
         }
+    }
+
+    /// Where the client goes on from.
+    pub(super) fn next(&self) -> SyncToken {
+        self.next_batch.parse().expect("it was made from a token")
     }
 
     /// Whether it has so many rooms that it is better not written as a whole.
@@ -313,6 +322,7 @@ impl Response {
             && self.presence.is_empty()
             && self.to_device.is_empty()
             && self.device_lists.is_empty()
+            && !self.fewer_keys
     }
 }
 

@@ -5,10 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use ruma::UserId;
 
 use super::{
+    account_data::account_data_event,
     ephemeral::{receipt_event, typing_event},
     response::{Events, Joined, Left, State, StateForm, Summary, Timeline},
     timeline::{Stretch, latest},
-    v3::{Request, Sync, account_data_event},
+    v3::{Request, Sync},
 };
 use crate::{
     push::Whose,

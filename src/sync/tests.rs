@@ -1,6 +1,8 @@
 //! A client that syncs must end up with what happened: nothing missed, nothing twice.
 
 mod model;
+mod sliding;
+mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +22,7 @@ use super::{Request, StateForm, Sync, SyncError, SyncFilter, token::SyncToken};
 use crate::{
     clock::{Clock, Random},
     config,
-    e2ee::{E2ee, Keys, ToDevice},
+    e2ee::{Delivery, E2ee, Keys, Target, ToDevice},
     push::{PushRules, Unread},
     rooms::{
         Boundary, Change, EventFilter, NewRoom, PageRequest, Preset, Profile, Rooms,
@@ -135,6 +137,14 @@ impl World {
             .send(session, room, "m.room.message", transaction.as_str().into(), content)
             .await
             .unwrap()
+    }
+
+    async fn note(&self, from: &Session, to: &Session, transaction: &str) {
+        let content = serde_json::value::to_raw_value(&json!({ "n": transaction })).unwrap();
+        let target = Target::Device(to.device_id.clone());
+        let delivery = Delivery::from([(to.user_id.clone(), [(target, content)].into())]);
+        let to_device = &self.sync.e2ee.to_device;
+        to_device.send(from, "org.example.note", transaction.into(), &delivery).await.unwrap();
     }
 
     async fn topic(&self, session: &Session, room: &OwnedRoomId, topic: &str) -> OwnedEventId {

@@ -2,13 +2,14 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     SyncError,
+    account_data::{RoomAccountData, account_data},
     filter::SyncFilter,
     response::{
         Events, Invited, Knocked, Left, Response, Rooms as RoomsResponse, StateForm, Stripped,
@@ -18,7 +19,7 @@ use super::{
     views::Views,
 };
 use crate::{
-    e2ee::{DELIVERED_AT_ONCE, E2ee},
+    e2ee::{Counts, DELIVERED_AT_ONCE, E2ee},
     push::Unread,
     rooms::{
         Rooms,
@@ -29,12 +30,10 @@ use crate::{
     },
     shutdown::Stopping,
     storage::{
-        Changes, Db, Range, RoomChanges, Snapshot, StorageError, Waiter,
-        intern::{RoomNumber, UserNumber},
-        schema::{ACCOUNT_DATA, ACCOUNT_DATA_CHANGES, USER_ROOMS},
+        Changes, Db, RoomChanges, Snapshot, StorageError, Waiter, intern::RoomNumber,
+        schema::USER_ROOMS,
     },
     users::{
-        GLOBAL,
         presence::{Level, Presence},
         session::{Session, Sessions},
     },
@@ -73,10 +72,9 @@ pub(crate) struct Request {
     pub(crate) presence: Level,
     /// How long to wait for something to happen.
     pub(crate) timeout: Duration,
+    /// The token says what the client was sent, not what it has: nothing counts as delivered by it.
+    pub(crate) unconfirmed: bool,
 }
-
-/// A user's account data by room.
-pub(super) type RoomAccountData = BTreeMap<RoomNumber, Vec<Box<RawValue>>>;
 
 impl Sync {
     /// Syncs over these areas.
@@ -123,35 +121,31 @@ impl Sync {
         request: &Request,
     ) -> Result<Response, SyncError> {
         let deadline = Instant::now() + request.timeout.min(LONGEST_WAIT);
-        let visible = self.db.visible_position();
-        if request.since.is_some_and(|token| token.position.max(token.to_device) > visible) {
-            return Err(SyncError::FromTheFuture);
-        }
-        if let Some(since) = request.since {
-            self.receipts.acknowledge(session, since.position);
-            if self.views.was_given_messages(session) {
-                let to_device = &self.e2ee.to_device;
-                to_device.delivered(session.user, &session.device_id, since.to_device).await?;
-            }
+        if let Some(since) = request.since.filter(|_| !request.unconfirmed) {
+            self.acknowledge(session, since).await?;
         }
         let _there = self.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.db.wait_for(session.user);
+        let told = Box::pin(self.e2ee.keys.told(session.user, &session.device_id)).await?;
         loop {
             // The position first: what is remembered has everything up to it.
             let until = self.db.visible_position();
             // What reads is boxed: one that waits, as most do, is small.
             let (response, position, sending) = match (request.since, changes(request, &waiter)) {
                 (Some(since), Changes::Nothing) => {
-                    if self.wait(session, &waiter, deadline).await? {
+                    let fewer = Box::pin(self.has_fewer_keys(session, &told)).await?;
+                    if !fewer && self.wait(session, &waiter, deadline).await? {
                         continue;
                     }
-                    return Box::pin(self.nothing(session, since)).await;
+                    // The device keeps its token, so that whatever memory did not know of is told
+                    // with what comes next.
+                    return Box::pin(self.empty(session, since, &told)).await;
                 }
                 (_, Changes::InRooms(only)) => {
-                    Box::pin(self.now(session, request, until, Some(&only))).await?
+                    Box::pin(self.now(session, request, until, &told, Some(&only))).await?
                 }
-                _ => Box::pin(self.now(session, request, until, None)).await?,
+                _ => Box::pin(self.now(session, request, until, &told, None)).await?,
             };
             let first = request.since.is_none() || request.full_state;
             let complete = first || !response.is_empty();
@@ -162,6 +156,27 @@ impl Sync {
                 return Ok(response);
             }
         }
+    }
+
+    /// Notes that a device has everything up to a token: it is not given messages to it again, and
+    /// their senders hear that what they wrote was delivered.
+    ///
+    /// # Errors
+    /// [`SyncError::FromTheFuture`] for a token that this server has not given out.
+    pub(crate) async fn acknowledge(
+        &self,
+        session: &Session,
+        token: SyncToken,
+    ) -> Result<(), SyncError> {
+        if token.position.max(token.to_device) > self.db.visible_position() {
+            return Err(SyncError::FromTheFuture);
+        }
+        self.receipts.acknowledge(session, token.position);
+        if self.views.may_have_had_messages(session, token.to_device) {
+            let to_device = &self.e2ee.to_device;
+            to_device.delivered(session.user, &session.device_id, token.to_device).await?;
+        }
+        Ok(())
     }
 
     /// Waits until something happens that may concern the user; false if the time is over.
@@ -189,11 +204,29 @@ impl Sync {
         }
     }
 
-    /// The answer when there is nothing to tell: the device keeps its token, so that whatever memory
-    /// did not know of is told with what comes next.
-    async fn nothing(&self, session: &Session, since: SyncToken) -> Result<Response, SyncError> {
+    /// Whether the device has fewer keys left than it was told: somebody was given one.
+    pub(super) async fn has_fewer_keys(
+        &self,
+        session: &Session,
+        told: &Counts,
+    ) -> Result<bool, SyncError> {
         let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
-        Ok(Response::new(since, &counts))
+        Ok(counts.are_fewer_than(told))
+    }
+
+    /// A response with nothing in it but where the client goes on, and what keys its device has left.
+    async fn empty(
+        &self,
+        session: &Session,
+        next: SyncToken,
+        told: &Counts,
+    ) -> Result<Response, SyncError> {
+        let keys = &self.e2ee.keys;
+        let counts = keys.counts(session.user, &session.device_id).await?;
+        let mut response = Response::new(next, &counts);
+        response.fewer_keys = counts.are_fewer_than(told);
+        keys.tell(session.user, &session.device_id, &counts);
+        Ok(response)
     }
 
     /// What there is to tell up to `until`, the position up to which that is, and what it tells of
@@ -203,13 +236,14 @@ impl Sync {
         session: &Session,
         request: &Request,
         until: u64,
+        told: &Counts,
         only: Option<&RoomChanges>,
     ) -> Result<(Response, u64, Option<Sending>), SyncError> {
         // Taken after the position: it holds everything up to it.
         let at = self.db.snapshot();
         let since = request.since.map(|token| token.position);
-        let counts = self.e2ee.keys.counts(session.user, &session.device_id).await?;
-        let mut response = Response::new(SyncToken { position: until, to_device: until }, &counts);
+        let next = SyncToken { position: until, to_device: until };
+        let mut response = self.empty(session, next, told).await?;
         let mut by_room = RoomAccountData::new();
         let user_rooms = if let Some(only) = only {
             self.user_rooms_among(&at, session.user, only).await?
@@ -260,12 +294,15 @@ impl Sync {
         }
         let inbox = (request.since.map_or(0, |token| token.to_device), until);
         let to_device = &self.e2ee.to_device;
-        // The device has what it was given with its token.
-        let inbox = to_device
-            .exchange(at, session.user, &session.device_id, inbox, DELIVERED_AT_ONCE)
-            .await?;
+        let (user, device_id) = (session.user, &session.device_id);
+        let inbox = if request.unconfirmed {
+            to_device.inbox(at, user, device_id, inbox, DELIVERED_AT_ONCE).await?
+        } else {
+            // The device has what it was given with its token.
+            to_device.exchange(at, user, device_id, inbox, DELIVERED_AT_ONCE).await?
+        };
         if !inbox.events.is_empty() {
-            self.views.give_messages(session);
+            self.views.give_messages(session, inbox.upto);
         }
         response.to_device.events = inbox.events;
         response.next_batch = SyncToken { position: until, to_device: inbox.upto }.to_string();
@@ -390,46 +427,4 @@ fn changes(request: &Request, waiter: &Waiter) -> Changes {
 fn stripped(state: &str) -> Result<Box<RawValue>, StorageError> {
     RawValue::from_string(state.to_owned())
         .map_err(|_| StorageError::Corrupt { table: USER_ROOMS.id.name() })
-}
-
-/// The account data that changed after `since`: of the account, and by room.
-pub(super) async fn account_data(
-    at: &Snapshot,
-    user: UserNumber,
-    since: Option<u64>,
-    until: u64,
-    filter: &SyncFilter,
-) -> Result<(Vec<Box<RawValue>>, RoomAccountData), StorageError> {
-    let range = Range::prefix(&(user,))
-        .after(&(user, since.unwrap_or(0)))
-        .before(&(user, until.saturating_add(1)));
-    let changes = ACCOUNT_DATA_CHANGES.scan(at, &range, usize::MAX).await?;
-    let keys = changes.iter().map(|(_, (room, kind))| (user, *room, kind.as_str()));
-    let data = ACCOUNT_DATA.multi_get(at, keys).await?;
-    let mut global = Vec::new();
-    let mut by_room = RoomAccountData::new();
-    for ((_, (room, kind)), datum) in changes.iter().zip(data) {
-        let Some(datum) = datum else { continue };
-        let event = account_data_event(kind, &datum.content)?;
-        if *room == GLOBAL {
-            if filter.account_data.wants(kind) {
-                global.push(event);
-            }
-        } else if filter.room_account_data.wants(kind) {
-            by_room.entry(*room).or_default().push(event);
-        }
-    }
-    Ok((global, by_room))
-}
-
-/// `{"type": kind, "content": content}`
-pub(super) fn account_data_event(
-    kind: &str,
-    content: &[u8],
-) -> Result<Box<RawValue>, StorageError> {
-    let corrupt = || StorageError::Corrupt { table: ACCOUNT_DATA.id.name() };
-    let kind = serde_json::to_string(kind).map_err(|_| corrupt())?;
-    let content = std::str::from_utf8(content).map_err(|_| corrupt())?;
-    RawValue::from_string(format!(r#"{{"type":{kind},"content":{content}}}"#))
-        .map_err(|_| corrupt())
 }

@@ -25,8 +25,9 @@ const MAX_VIEWS: u64 = 50_000;
 /// What was read lately.
 pub(crate) struct Views {
     rooms: Cache<(UserNumber, RoomNumber), Arc<View>>,
-    /// Devices that were given messages to them, which go when they come back.
-    given: Cache<(UserNumber, OwnedDeviceId), ()>,
+    /// Devices that were given messages to them, which go when they come back, and the position up to
+    /// which they were.
+    given: Cache<(UserNumber, OwnedDeviceId), u64>,
 }
 
 /// What one user is to one room.
@@ -44,14 +45,20 @@ impl Default for Views {
 }
 
 impl Views {
-    /// Notes that a device is given messages to it.
-    pub(super) fn give_messages(&self, session: &Session) {
-        self.given.insert((session.user, session.device_id.clone()), ());
+    /// Notes that a device is given messages to it, up to this position.
+    pub(super) fn give_messages(&self, session: &Session, upto: u64) {
+        self.given.insert((session.user, session.device_id.clone()), upto);
     }
 
-    /// Whether it was, with the last response: said once.
-    pub(super) fn was_given_messages(&self, session: &Session) -> bool {
-        self.given.remove(&(session.user, session.device_id.clone())).is_some()
+    /// Whether there may be some among them that it has, now that it has everything up to `upto`.
+    /// Not once it has them all.
+    pub(super) fn may_have_had_messages(&self, session: &Session, upto: u64) -> bool {
+        let device = (session.user, session.device_id.clone());
+        let Some(given) = self.given.get(&device) else { return false };
+        if given <= upto {
+            self.given.remove(&device);
+        }
+        true
     }
 }
 

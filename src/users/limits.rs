@@ -38,6 +38,7 @@ enum Counted {
     IdentityFor(UserNumber),
     DelayedBy(UserNumber),
     DelayedFrom(IpAddr),
+    ToDevicesBy(UserNumber),
     ActOf(UserNumber, Act),
 }
 
@@ -158,6 +159,15 @@ impl Limits {
     /// Counts something that a user does with delayed events.
     pub(crate) fn delayed_by(&self, user: UserNumber) -> Result<(), LimitExceeded> {
         self.take(Counted::DelayedBy(user), self.settings.delayed_events)
+    }
+
+    /// Counts messages that a user sends to devices.
+    pub(crate) fn messages_between_devices(
+        &self,
+        user: UserNumber,
+        messages: u32,
+    ) -> Result<(), LimitExceeded> {
+        self.take_many(Counted::ToDevicesBy(user), messages, self.settings.to_device_user)
     }
 
     /// Counts something that is done with them from an address, without a login.

@@ -9,6 +9,7 @@ mod old_media;
 mod presence;
 mod push;
 mod retention;
+mod streams;
 
 use complement_tests::{Client, Config, Server, must_match, text};
 use serde_json::{Value, json};

@@ -129,6 +129,34 @@ async fn one_time_keys_are_claimed_once_in_their_order_and_then_the_fallback_key
     assert_eq!(state["device_unused_fallback_key_types"], json!([]));
 }
 
+/// A device whose key was handed out hears of it at once: it may have few left.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#e2e-extensions-to-sync>
+#[tokio::test]
+async fn a_claim_wakes_those_whose_key_it_takes() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let signer = upload_identity(&alice).await;
+    let keys = json!({ "signed_curve25519:A": signer.one_time_key(&alice, "A", false) });
+    alice.post("keys/upload", json!({ "one_time_keys": keys })).await.ok();
+    let mut sync = alice.sync();
+    sync.now().await;
+    sync.now().await;
+    let path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+    let body = json!({ "extensions": { "e2ee": { "enabled": true } } });
+    let first = alice.post(path, body.clone()).await.ok();
+    let pos = first["pos"].as_str().unwrap().to_owned();
+    let sliding = alice.post(path, body).query("pos", &pos).query("timeout", "60000");
+    let (long_poll, sliding, taken) =
+        tokio::join!(sync.next(60_000), async { sliding.await.ok() }, async {
+            // Both wait by then, or find it when they come; either is what is asked for.
+            claim(&bob, &alice).await
+        });
+    assert!(taken.is_object(), "{taken}");
+    assert_eq!(long_poll["device_one_time_keys_count"]["signed_curve25519"], 0);
+    let told = &sliding["extensions"]["e2ee"]["device_one_time_keys_count"];
+    assert_eq!(told["signed_curve25519"], 0);
+}
+
 /// Many claim at the same time: nobody gets what another one got.
 #[tokio::test]
 async fn concurrent_claims_never_get_the_same_key() {

@@ -36,6 +36,7 @@ pub(crate) mod room_upgrade;
 pub(crate) mod search;
 pub(crate) mod sliding_sync;
 pub(crate) mod sync;
+pub(crate) mod sync_stream;
 pub(crate) mod third_party;
 pub(crate) mod threepid;
 pub(crate) mod to_device;

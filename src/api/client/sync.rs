@@ -14,7 +14,7 @@ use ruma::api::client::sync::sync_events::v3::{Filter, Request};
 use crate::{
     api::{error::ApiError, extract::Client},
     sync::{self, StateForm, Sync, SyncFilter, token::SyncToken},
-    users::{Filters, presence::Level},
+    users::{Filters, presence::Level, session::Session},
 };
 
 /// `GET /_matrix/client/v3/sync`
@@ -24,10 +24,27 @@ pub(crate) async fn sync_events(
     RawQuery(query): RawQuery,
     Client { session, request, .. }: Client<Request>,
 ) -> Result<Response, ApiError> {
-    let since: Option<SyncToken> = match request.since.as_deref() {
+    let request = sync_request(&filters, &session, request, query.as_deref()).await?;
+    let response = sync.v3(&session, &request).await?;
+    if !response.is_large() {
+        return Ok(Json(response).into_response());
+    }
+    let pieces = response.into_pieces().map(Ok::<_, Infallible>);
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// What a client asks for.
+pub(super) async fn sync_request(
+    filters: &Filters,
+    session: &Session,
+    request: Request,
+    query: Option<&str>,
+) -> Result<sync::Request, ApiError> {
+    let since = match request.since.as_deref() {
         // Some clients send an empty token at first.
         None | Some("") => None,
-        Some(text) => Some(text.parse().map_err(ApiError::invalid_param)?),
+        Some(text) => Some(token(text)?),
     };
     let filter = match request.filter {
         None => SyncFilter::default(),
@@ -42,25 +59,24 @@ pub(crate) async fn sync_events(
             .into(),
         Some(_) => return Err(ApiError::invalid_param("this is no filter")),
     };
-    let request = sync::Request {
+    Ok(sync::Request {
         since,
         filter,
         full_state: request.full_state,
         state_form: match request.use_state_after {
             true => StateForm::After,
-            false if asks_by_old_name(query.as_deref()) => StateForm::UnstableAfter,
+            false if asks_by_old_name(query) => StateForm::UnstableAfter,
             false => StateForm::Before,
         },
         presence: Level::named(&request.set_presence).unwrap_or_default(),
         timeout: request.timeout.unwrap_or_default(),
-    };
-    let response = sync.v3(&session, &request).await?;
-    if !response.is_large() {
-        return Ok(Json(response).into_response());
-    }
-    let pieces = response.into_pieces().map(Ok::<_, Infallible>);
-    let body = Body::from_stream(futures::stream::iter(pieces));
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+        unconfirmed: false,
+    })
+}
+
+/// A token that this server gave out, by its form.
+pub(super) fn token(text: &str) -> Result<SyncToken, ApiError> {
+    text.parse().map_err(ApiError::invalid_param)
 }
 
 /// Whether the state after the timeline is asked for by the name it had before it was in the spec.

@@ -71,6 +71,8 @@ pub(crate) async fn get_versions(
         FEATURES.into_iter().map(|(name, on)| (name.to_owned(), on)).collect();
     let delayed_events = config.delayed_events.max_delay_ms > 0;
     response.unstable_features.insert("org.matrix.msc4140".to_owned(), delayed_events);
+    let streams = config.sync.streams;
+    response.unstable_features.insert("dev.myelin.sync_stream".to_owned(), streams);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     response.server = Some(Server::new("myelin".to_owned(), version));
     // The answer may depend on who asks, some day: caches must not mix them up.

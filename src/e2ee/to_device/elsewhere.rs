@@ -48,14 +48,14 @@ impl ToDevice {
         std::mem::take(&mut *self.destinations.lock())
     }
 
-    /// Queues messages for devices on other servers.
+    /// Queues messages for devices on other servers; returns how many.
     pub(super) async fn queue_out(
         &self,
         batch: &mut Batch,
         sender: &UserId,
         event_type: &str,
         delivery: &Delivery,
-    ) -> Result<(), E2eeError> {
+    ) -> Result<usize, E2eeError> {
         let mut by_server: BTreeMap<&ServerName, Vec<(&UserId, &str, &RawValue)>> = BTreeMap::new();
         let mut count = 0;
         for (user_id, messages) in delivery {
@@ -82,7 +82,7 @@ impl ToDevice {
             return Err(E2eeError::TooMany { what: "at most 10000 devices may be written to" });
         }
         if by_server.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let position = self.db.position().await?;
         for (server, messages) in by_server {
@@ -110,7 +110,7 @@ impl ToDevice {
             }
         }
         batch.hold(position);
-        Ok(())
+        Ok(count)
     }
 
     /// Takes messages in that `origin` sent: they are on disk when this returns. What came before,

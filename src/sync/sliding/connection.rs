@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) rooms: HashMap<RoomNumber, Arc<SentRoom>>,
     /// The lists as it has got them.
     pub(super) lists: BTreeMap<String, List>,
+    /// What it asked for: see [`super::Body::asked`].
+    pub(super) asked: u64,
 }
 
 /// What a client has got of a room.
@@ -91,7 +93,7 @@ impl Connections {
     }
 
     /// Keeps the state that the client has once it gets the answer; returns its position.
-    pub(super) fn keep(&self, key: Key, came_with: Option<&str>, state: State) -> String {
+    pub(super) fn keep(&self, key: Key, came_with: Option<&str>, state: Arc<State>) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = if came_with.is_some() {
             self.open.get_with(key, Arc::default)
@@ -105,7 +107,7 @@ impl Connections {
         let before = came_with.and_then(|pos| self.number(pos));
         // An answer to the same position that was lost is replaced by this one.
         positions.retain(|number, _| Some(*number) == before);
-        positions.insert(number, Arc::new(state));
+        positions.insert(number, state);
         format!("{}_{number}", self.process)
     }
 
@@ -123,8 +125,8 @@ mod tests {
         (UserNumber(1), "DEVICE".into(), None)
     }
 
-    fn at(position: u64) -> State {
-        State { position, ..State::default() }
+    fn at(position: u64) -> Arc<State> {
+        Arc::new(State { position, ..State::default() })
     }
 
     #[test]

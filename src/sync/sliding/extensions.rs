@@ -12,14 +12,14 @@ use super::{
     response::{AccountData, ByRoom, E2ee, Extensions, ToDevice},
 };
 use crate::{
-    e2ee::DELIVERED_AT_ONCE,
+    e2ee::{Counts, DELIVERED_AT_ONCE},
     rooms::record::{Membership, UserRoom},
     storage::{Snapshot, intern::RoomNumber},
     sync::{
         SyncError, SyncFilter,
+        account_data::account_data,
         e2ee::DeviceLists,
         ephemeral::{receipt_event, typing_event},
-        v3::account_data,
     },
     users::{Ignored, session::Session},
 };
@@ -39,6 +39,8 @@ pub(super) struct Window<'a> {
     pub(super) initial: &'a BTreeSet<RoomNumber>,
     /// What it wants now.
     pub(super) wanted: &'a BTreeMap<RoomNumber, Wanted<'a>>,
+    /// What it was told of the keys it has left.
+    pub(super) told: &'a Counts,
 }
 
 impl Sliding {
@@ -49,7 +51,7 @@ impl Sliding {
         request: &Request,
     ) -> Result<(), SlidingError> {
         let asked = &request.body.extensions.to_device;
-        if let (true, Some(since)) = (asked.is_on(), position(asked)?) {
+        if let (true, Some(since)) = (asked.is_on(), asked.position()?) {
             if since > self.sync.db.visible_position() {
                 return Err(SyncError::FromTheFuture.into());
             }
@@ -83,12 +85,33 @@ impl Sliding {
         Ok(extensions)
     }
 
+    /// The extensions when there is nothing to tell.
+    pub(super) async fn no_extensions(
+        &self,
+        session: &Session,
+        asked: &request::Extensions,
+    ) -> Result<Extensions, SlidingError> {
+        let e2ee = if asked.e2ee.is_on() {
+            Some(self.keys_left(session, DeviceLists::default(), None).await?)
+        } else {
+            None
+        };
+        let next_batch = asked.to_device.since.clone().filter(|_| asked.to_device.is_on());
+        Ok(Extensions {
+            to_device: next_batch.map(|next_batch| ToDevice { next_batch, events: Vec::new() }),
+            e2ee,
+            account_data: asked.account_data.is_on().then(AccountData::default),
+            receipts: asked.receipts.is_on().then(ByRoom::default),
+            typing: asked.typing.is_on().then(ByRoom::default),
+        })
+    }
+
     async fn to_device(
         &self,
         window: &Window<'_>,
         asked: &request::ToDevice,
     ) -> Result<ToDevice, SlidingError> {
-        let since = position(asked)?.unwrap_or(0);
+        let since = asked.position()?.unwrap_or(0);
         let limit = asked
             .limit
             .and_then(|limit| usize::try_from(limit).ok())
@@ -104,8 +127,6 @@ impl Sliding {
     }
 
     async fn e2ee(&self, window: &Window<'_>) -> Result<E2ee, SlidingError> {
-        let (user, device) = (window.session.user, &window.session.device_id);
-        let counts = self.sync.e2ee.keys.counts(user, device).await?;
         let lists = match window.since {
             Some(since) => {
                 let span = (since, window.until);
@@ -113,10 +134,24 @@ impl Sliding {
             }
             None => DeviceLists::default(),
         };
+        self.keys_left(window.session, lists, Some(window.told)).await
+    }
+
+    /// Tells what keys the device has left.
+    async fn keys_left(
+        &self,
+        session: &Session,
+        lists: DeviceLists,
+        told: Option<&Counts>,
+    ) -> Result<E2ee, SlidingError> {
+        let keys = &self.sync.e2ee.keys;
+        let counts = keys.counts(session.user, &session.device_id).await?;
+        keys.tell(session.user, &session.device_id, &counts);
         Ok(E2ee {
             lists,
             one_time: counts.one_time.clone(),
             unused_fallback: counts.unused_fallback.clone(),
+            fewer_keys: told.is_some_and(|told| counts.are_fewer_than(told)),
         })
     }
 
@@ -210,14 +245,4 @@ impl Sliding {
         }
         Ok(found)
     }
-}
-
-/// The position that a token of messages to devices stands for.
-fn position(asked: &request::ToDevice) -> Result<Option<u64>, SlidingError> {
-    let invalid = SlidingError::Invalid { what: "this is no token of messages to this device" };
-    asked
-        .since
-        .as_deref()
-        .filter(|since| !since.is_empty())
-        .map_or(Ok(None), |since| since.parse().map(Some).map_err(|_| invalid))
 }

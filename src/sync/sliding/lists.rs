@@ -257,7 +257,9 @@ impl Sliding {
             .scan(at, &range, usize::MAX)
             .await?
             .into_iter()
-            .map(|((_, _, kind), datum)| crate::sync::v3::account_data_event(&kind, &datum.content))
+            .map(|((_, _, kind), datum)| {
+                crate::sync::account_data::account_data_event(&kind, &datum.content)
+            })
             .collect()
     }
 }

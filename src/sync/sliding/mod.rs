@@ -27,8 +27,9 @@ use self::{
 };
 use super::{SyncError, v3::Sync};
 use crate::{
+    e2ee::Counts,
     rooms::RoomError,
-    storage::{StorageError, intern::RoomNumber},
+    storage::{Changes, StorageError, intern::RoomNumber},
     users::{presence::Level, session::Session},
 };
 
@@ -135,14 +136,47 @@ impl Sliding {
         let _there = self.sync.presence.syncing(session, request.presence);
         // Subscribed before reading: what is committed in between wakes too.
         let waiter = self.sync.db.wait_for(session.user);
+        let told = self.sync.e2ee.keys.told(session.user, &session.device_id).await?;
+        let asked = request.body.asked();
+        // Whether everything up to the client's position was looked at for what it asks for now.
+        let seen = request.pos.is_some() && state.asked == asked && has_inbox(request, &state)?;
         loop {
-            let (mut response, new) = self.now(session, request, &state).await?;
-            let news = request.pos.is_none() || !response.is_empty() || new.lists != state.lists;
+            let nothing = seen && waiter.changes_after(state.position) == Changes::Nothing;
+            let (mut response, new, news) = if nothing {
+                let fewer_keys =
+                    request.body.wants_keys() && self.sync.has_fewer_keys(session, &told).await?;
+                if !fewer_keys && self.sync.wait(session, &waiter, deadline).await? {
+                    continue;
+                }
+                (self.nothing(session, request, &state).await?, Arc::clone(&state), true)
+            } else {
+                let (response, new) = Box::pin(self.now(session, request, &state, &told)).await?;
+                let first = request.pos.is_none();
+                let news = first || !response.is_empty() || new.lists != state.lists;
+                (response, Arc::new(State { asked, ..new }), news)
+            };
             if news || !self.sync.wait(session, &waiter, deadline).await? {
                 response.pos = self.connections.keep(key, request.pos.as_deref(), new);
                 return Ok(response);
             }
         }
+    }
+
+    /// The answer when there is nothing to tell.
+    async fn nothing(
+        &self,
+        session: &Session,
+        request: &Request,
+        state: &State,
+    ) -> Result<Response, SlidingError> {
+        let extensions = self.no_extensions(session, &request.body.extensions).await?;
+        Ok(Response {
+            pos: String::new(),
+            txn_id: request.body.txn_id.clone(),
+            lists: state.lists.clone(),
+            rooms: BTreeMap::new(),
+            extensions,
+        })
     }
 
     /// What there is to tell at this moment, and what the client has then.
@@ -151,6 +185,7 @@ impl Sliding {
         session: &Session,
         request: &Request,
         state: &State,
+        told: &Counts,
     ) -> Result<(Response, State), SlidingError> {
         let body = &request.body;
         // The position first: the snapshot then holds everything up to it.
@@ -183,7 +218,12 @@ impl Sliding {
             }
         }
 
-        let mut new = State { position: until, rooms: state.rooms.clone(), lists: lists.clone() };
+        let mut new = State {
+            position: until,
+            rooms: state.rooms.clone(),
+            lists: lists.clone(),
+            asked: state.asked,
+        };
         let mut rooms = BTreeMap::new();
         let reader = Reader { sync: &self.sync, at: &at, session, until, state, direct: &direct };
         let mut initial = BTreeSet::new();
@@ -214,9 +254,16 @@ impl Sliding {
             known: &new.rooms,
             initial: &initial,
             wanted: &wanted,
+            told,
         };
         let extensions = self.extensions(&window, &body.extensions).await?;
         let txn_id = body.txn_id.clone();
         Ok((Response { pos: String::new(), txn_id, lists, rooms, extensions }, new))
     }
+}
+
+/// Whether the device has all messages up to its position, or does not ask for them.
+fn has_inbox(request: &Request, state: &State) -> Result<bool, SlidingError> {
+    let inbox = &request.body.extensions.to_device;
+    Ok(!inbox.is_on() || inbox.position()?.is_some_and(|since| since >= state.position))
 }

@@ -1,6 +1,9 @@
 //! What a client asks of a sliding sync, and within which bounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use ruma::OwnedRoomId;
 use serde::Deserialize;
@@ -34,7 +37,7 @@ pub(crate) struct Body {
 }
 
 /// A list of rooms, of which the client sees some windows.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Hash)]
 pub(super) struct List {
     /// First and last index, both inside.
     #[serde(default)]
@@ -46,7 +49,7 @@ pub(super) struct List {
 }
 
 /// What the client wants of a room.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Hash)]
 pub(super) struct Details {
     /// Types and state keys.
     #[serde(default)]
@@ -57,7 +60,7 @@ pub(super) struct Details {
 }
 
 /// Which rooms belong to a list.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Hash)]
 #[serde(default)]
 pub(super) struct Filters {
     pub(super) is_dm: Option<bool>,
@@ -92,14 +95,14 @@ pub(super) struct ToDevice {
 }
 
 /// Something that is wanted or not.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Hash)]
 #[serde(default)]
 pub(super) struct Switch {
     enabled: Option<bool>,
 }
 
 /// Something that is wanted of rooms.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Hash)]
 #[serde(default)]
 pub(super) struct RoomSwitch {
     enabled: Option<bool>,
@@ -112,6 +115,16 @@ pub(super) struct RoomSwitch {
 impl ToDevice {
     pub(super) fn is_on(&self) -> bool {
         self.enabled == Some(true)
+    }
+
+    /// The position that its token stands for.
+    ///
+    /// # Errors
+    /// [`SlidingError::Invalid`] if it is none.
+    pub(super) fn position(&self) -> Result<Option<u64>, SlidingError> {
+        let invalid = SlidingError::Invalid { what: "this is no token of messages to this device" };
+        let since = self.since.as_deref().filter(|since| !since.is_empty());
+        since.map_or(Ok(None), |since| since.parse().map(Some).map_err(|_| invalid))
     }
 }
 
@@ -147,6 +160,21 @@ impl RoomSwitch {
 }
 
 impl Body {
+    /// Stands for what is asked for: whether it is the same as in another request of the same
+    /// client, who alone suffers if two happen to have the same.
+    pub(super) fn asked(&self) -> u64 {
+        let Self { lists, room_subscriptions, extensions, conn_id: _, txn_id: _ } = self;
+        let Extensions { to_device, e2ee, account_data, receipts, typing } = extensions;
+        let mut hasher = DefaultHasher::new();
+        (lists, room_subscriptions, to_device.enabled, to_device.limit).hash(&mut hasher);
+        (e2ee, account_data, receipts, typing).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether it is to be told what keys its device has left.
+    pub(super) fn wants_keys(&self) -> bool {
+        self.extensions.e2ee.is_on()
+    }
     /// Whether the request keeps within the bounds.
     pub(super) fn check(&self) -> Result<(), SlidingError> {
         let invalid = |what| Err(SlidingError::Invalid { what });

@@ -110,6 +110,9 @@ pub(super) struct E2ee {
     pub(super) one_time: BTreeMap<String, u64>,
     #[serde(rename = "device_unused_fallback_key_types")]
     pub(super) unused_fallback: Vec<String>,
+    /// These are fewer than in the last response.
+    #[serde(skip)]
+    pub(super) fewer_keys: bool,
 }
 
 /// Account data that changed, or belongs to rooms that are new to the client.
@@ -136,7 +139,7 @@ impl Response {
         let extensions = &self.extensions;
         self.rooms.is_empty()
             && extensions.to_device.as_ref().is_none_or(|inbox| inbox.events.is_empty())
-            && extensions.e2ee.as_ref().is_none_or(|e2ee| e2ee.lists.is_empty())
+            && extensions.e2ee.as_ref().is_none_or(|e2ee| e2ee.lists.is_empty() && !e2ee.fewer_keys)
             && extensions
                 .account_data
                 .as_ref()

@@ -72,3 +72,28 @@ async fn nobody_comes_into_a_room_that_is_full() {
     bob.leave(&room).await;
     carol.join(&room).await;
 }
+
+/// A client shares keys with a thousand devices at once; whoever goes on and on has to wait.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3sendtodeviceeventtypetxnid>
+#[tokio::test]
+async fn messages_between_devices_are_limited_by_sender() {
+    let config = Config::default()
+        .with("rate_limits.enabled", true)
+        .with("rate_limits.to_device_user.burst", 3)
+        .with("rate_limits.to_device_user.per_minute", 1);
+    let server = Server::start(&config);
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let messages = json!({ "messages": { &*bob.user_id: { "*": { "n": 1 } } } });
+    let send = async |who: &Client, txn: &str| {
+        who.put(["sendToDevice", "org.example.note", txn], messages.clone()).await
+    };
+    for txn in ["1", "2", "3"] {
+        send(&alice, txn).await.ok();
+    }
+    limited(send(&alice, "4").await);
+    send(&alice, "3").await.ok(); // a retry is free
+    // Nothing of what was refused has arrived, all else has; others go on.
+    send(&bob, "1").await.ok();
+    let inbox = bob.sync().now().await["to_device"]["events"].clone();
+    assert_eq!(inbox.as_array().unwrap().len(), 4, "{inbox}");
+}
