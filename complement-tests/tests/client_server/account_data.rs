@@ -3,7 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#client-config>
 
 use complement_tests::{Server, must_match};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3useruseridaccount_datatype>
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// is there twice, and everybody sees the same in the same order.
 #[tokio::test]
 async fn sixteen_at_once_leave_one_history() {
-    come_and_go(Server::shared()).await;
+    come_and_go(&Server::shared()).await;
 }
 
 /// Who made the room in which they did so, and its ID.

@@ -120,9 +120,11 @@ async fn a_join_without_the_members_is_completed_by_the_state_before_it() {
     let (peer, server, room) = (&meeting.peer, &meeting.server, &meeting.room.id);
     let bob = server.register("bob").await;
     bob.join(room).await;
+    // Of a room without a name, those who give it one would come along.
+    meeting.alice.set_state(room, "m.room.name", "", json!({ "name": "Tea" })).await;
     let late = peer.user("late");
-    let made = peer.get(server, &format!("/_matrix/federation/v1/make_join/{room}/{late}?ver=11"));
-    let join = peer.sign(made.await.ok()["event"].clone());
+    let path = format!("/_matrix/federation/v1/make_join/{room}/{late}?ver=11");
+    let join = peer.sign(peer.get(server, &path).await.ok()["event"].clone());
     let path = format!("/_matrix/federation/v2/send_join/{room}/{}?omit_members=true", join.id);
     let answer = peer.put(server, &path, &join.json).await.ok();
     assert_eq!(answer["members_omitted"], true);
