@@ -264,6 +264,7 @@ impl Server {
         let identity =
             IdentityServers::new(config, &outgoing, federation.clone(), db.clone(), clock.clone())?;
         tokio::spawn(identity.clone().keep_unbinding(stopping.clone()));
+        rooms.ask_policy_servers(federation.policy_servers());
         let exchange = Exchange::new(
             federation.clone(),
             rooms.clone(),

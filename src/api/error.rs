@@ -28,7 +28,7 @@ use crate::{
     identity::IdentityError,
     previews::PreviewError,
     push::{PushRuleError, PusherError},
-    rooms::{RoomError, delayed::DelayedError},
+    rooms::{RoomError, delayed::DelayedError, policy::PolicyError},
     storage::StorageError,
     sync::{SlidingError, SyncError},
     users::{
@@ -212,6 +212,12 @@ impl From<RoomError> for ApiError {
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
             RoomError::Limit(limit) => return (*limit).into(),
+            RoomError::Policy(PolicyError::Refused { status, kind, message }) => {
+                return Self::with_status(*status, (**kind).clone(), message);
+            }
+            RoomError::Policy(_) => {
+                return Self::with_status(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, &error);
+            }
             RoomError::InviteBlocked { .. } => ErrorKind::InviteBlocked,
             RoomError::UnknownCondition => ErrorKind::UnableToAuthorizeJoin,
             RoomError::NobodyMayInvite => ErrorKind::UnableToGrantJoin,
@@ -227,7 +233,10 @@ impl From<RoomError> for ApiError {
             RoomError::BadAlias { .. } => ErrorKind::BadAlias,
             RoomError::DuplicateAnnotation => ErrorKind::DuplicateAnnotation,
             RoomError::TooLarge { .. } => ErrorKind::TooLarge,
-            RoomError::Storage(_) | RoomError::NotLoaded { .. } | RoomError::Corrupt { .. } => {
+            RoomError::Storage(_)
+            | RoomError::NotLoaded { .. }
+            | RoomError::Unapproved(_)
+            | RoomError::Corrupt { .. } => {
                 return Self::internal(&error);
             }
         };

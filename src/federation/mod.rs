@@ -7,6 +7,7 @@ pub(crate) mod exchange;
 mod keys;
 mod media;
 mod peers;
+mod policy;
 mod signing;
 mod verify;
 

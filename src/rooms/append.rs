@@ -45,6 +45,9 @@ impl RoomWriter {
     }
 
     /// The same, with the time that the event claims.
+    ///
+    /// # Errors
+    /// [`RoomError::Unapproved`] besides, if the room's policy server is to be asked first.
     #[expect(clippy::too_many_lines, reason = "one event's way, step by step")]
     pub(super) async fn append_at(
         &mut self,
@@ -52,6 +55,9 @@ impl RoomWriter {
         draft: Draft,
         origin_server_ts: u64,
     ) -> Result<(EventNumber, OwnedEventId), RoomError> {
+        if let Some(approved) = self.approved(sender, &draft) {
+            return self.append_approved(&approved).await;
+        }
         let room = Arc::clone(&self.room);
         let content = RawValue::from_string(event::json(&draft.content))
             .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
@@ -108,6 +114,7 @@ impl RoomWriter {
             auth_events: &auth_events,
         };
         let built = event::build(&draft, &content, place, self.rooms.key(), &room.rules)?;
+        self.require_approval(sender, &draft, &built.json).await?;
         let number = self.graph.next;
         let mut record = EventRecord {
             event_id: built.event_id,

@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
-use super::{Rooms, error::RoomError, record::Membership, writer::Sender};
+use super::{Rooms, error::RoomError, policy::PolicyError, record::Membership, writer::Sender};
 use crate::storage::{
     Batch, Range,
     intern::{RoomNumber, UserNumber},
@@ -53,7 +53,11 @@ impl Rooms {
             match self.leave_one(me, room).await {
                 Ok(()) => {}
                 // Thrown out at the same moment, or kept by rules that no trying again will change.
-                Err(error @ (RoomError::Forbidden { .. } | RoomError::NotInRoom { .. })) => {
+                Err(
+                    error @ (RoomError::Forbidden { .. }
+                    | RoomError::NotInRoom { .. }
+                    | RoomError::Policy(PolicyError::Refused { .. })),
+                ) => {
                     tracing::warn!(%error, user = %id, "a closed account can't leave a room");
                 }
                 Err(error) => failed = Some(error),

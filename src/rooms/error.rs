@@ -2,6 +2,7 @@
 
 use ruma::{OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
 
+use super::policy::{Asked, PolicyError};
 use crate::{storage::StorageError, users::limits::LimitExceeded};
 
 /// What can go wrong. Each variant has its errcode in `api/error.rs`, named here in brackets.
@@ -94,6 +95,13 @@ pub(crate) enum RoomError {
         /// What stands against it.
         why: String,
     },
+    /// The room's policy server does not sign the event. (As it says)
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The room's policy server is to be asked about the event first. Nobody outside is told of that.
+    /// (`M_UNKNOWN`, 500)
+    #[error("the room's policy server was not asked")]
+    Unapproved(Box<Asked>),
     /// The user does not let the other invite them. (`M_INVITE_BLOCKED`, 403)
     #[error("{user} does not want to be invited")]
     InviteBlocked {

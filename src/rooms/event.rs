@@ -222,11 +222,7 @@ pub(crate) fn sign(
     rules: &RoomVersionRules,
 ) -> Result<(), RoomError> {
     let bad = |why: String| RoomError::BadEvent { why };
-    let mut signed = object.clone();
-    redact_in_place(&mut signed, &rules.redaction, None).map_err(|why| bad(why.to_string()))?;
-    signed.remove("signatures");
-    signed.remove("unsigned");
-    let signature = CanonicalJsonValue::String(key.sign(json(&signed).as_bytes()));
+    let signature = CanonicalJsonValue::String(key.sign(signed_json(object, rules)?.as_bytes()));
     let signatures = object
         .entry("signatures".to_owned())
         .or_insert_with(|| CanonicalJsonValue::Object(CanonicalJsonObject::new()));
@@ -241,6 +237,22 @@ pub(crate) fn sign(
     };
     own.insert(key.key_id().to_owned(), signature);
     Ok(())
+}
+
+/// What signatures of an event cover: its redacted form, as canonical JSON.
+///
+/// # Errors
+/// [`RoomError::BadEvent`] if it is none.
+pub(super) fn signed_json(
+    object: &CanonicalJsonObject,
+    rules: &RoomVersionRules,
+) -> Result<String, RoomError> {
+    let mut signed = object.clone();
+    redact_in_place(&mut signed, &rules.redaction, None)
+        .map_err(|why| RoomError::BadEvent { why: why.to_string() })?;
+    signed.remove("signatures");
+    signed.remove("unsigned");
+    Ok(json(&signed))
 }
 
 /// The parts of an event that come and go while it is made.

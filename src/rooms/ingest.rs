@@ -409,6 +409,12 @@ impl RoomWriter {
         } else {
             (None, self.judge_message(pdu, before, is_live))
         };
+        let is_refused =
+            outcome.is_ok() && is_live && !self.joining && self.is_unapproved(pdu).await?;
+        let outcome = outcome.and_then(|()| {
+            let why = "the room's policy server has not signed it";
+            if is_refused { Err((Verdict::SoftFailed, why.to_owned())) } else { Ok(()) }
+        });
         let (verdict, why) = match outcome {
             Ok(()) => (Verdict::Accepted, None),
             Err((verdict, why)) => (verdict, Some(why)),

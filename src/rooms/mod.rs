@@ -34,6 +34,7 @@ pub(crate) mod news;
 mod overview;
 pub(crate) mod pdu;
 pub(crate) mod people;
+pub(crate) mod policy;
 mod profile;
 pub(crate) mod purge;
 mod read;
@@ -129,6 +130,9 @@ const MAX_JOINING: u64 = 1_000;
 const MAX_OVERRIDES: u64 = 50_000;
 /// How often a change is tried that failed because one it was built on did.
 const TRIES: usize = 5;
+/// How many events that a policy server has signed wait for their rooms' turn, and for how long.
+const MAX_APPROVED: u64 = 1_000;
+const APPROVED_FOR: Duration = Duration::from_mins(1);
 
 /// Where names and pictures for member events come from.
 pub(crate) type Profiles =
@@ -157,6 +161,9 @@ struct Shared {
     account_closed: tokio::sync::Notify,
     /// Who else is told of what happens.
     appservices: OnceLock<Appservices>,
+    ask_policy: OnceLock<policy::AskPolicyServer>,
+    /// Events that a policy server has signed, until they are appended.
+    approved: Cache<policy::MadeOf, pdu::Pdu>,
     limits: Limits,
     rate_overrides: Cache<UserNumber, Option<RateOverride>>,
     media_freed: Arc<tokio::sync::Notify>,
@@ -193,6 +200,11 @@ impl Rooms {
             profile_changed: tokio::sync::Notify::new(),
             account_closed: tokio::sync::Notify::new(),
             appservices: OnceLock::new(),
+            ask_policy: OnceLock::new(),
+            approved: Cache::builder()
+                .max_capacity(MAX_APPROVED)
+                .time_to_live(APPROVED_FOR)
+                .build(),
             limits,
             rate_overrides: Cache::new(MAX_OVERRIDES),
             media_freed: Arc::default(),
@@ -283,7 +295,8 @@ impl Rooms {
         }
     }
 
-    /// Makes a change, again if one that it was built on failed.
+    /// Makes a change, again if one that it was built on failed, or if a policy server had to be asked
+    /// about it.
     async fn retried<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, RoomError>
     where
         F: Future<Output = Result<T, RoomError>>,
@@ -292,6 +305,7 @@ impl Rooms {
             match attempt().await {
                 Err(RoomError::Storage(StorageError::Precondition { table }))
                     if table == ROOM_HEADS.id.name() => {}
+                Err(RoomError::Unapproved(asked)) => self.ask_about(*asked).await?,
                 outcome => return outcome,
             }
         }

@@ -117,7 +117,7 @@ impl Rooms {
         sender: &UserId,
         target: &UserId,
         content: CanonicalJsonObject,
-    ) -> Result<(Pdu, CanonicalJsonObject), RoomError> {
+    ) -> Result<Pdu, RoomError> {
         let mut object = {
             let mut writer = self.writer(room).await?;
             writer.template(sender, target, content).await?
@@ -126,9 +126,8 @@ impl Rooms {
             object.insert("event_id".to_owned(), id.as_str().into());
         }
         event::hash_and_sign(&mut object, self.key(), &room.rules)?;
-        let pdu = Pdu::parse(object.clone(), &room.rules)
-            .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
-        Ok((pdu, object))
+        Pdu::parse(object, &room.rules)
+            .map_err(|error| RoomError::BadEvent { why: error.to_string() })
     }
 
     /// Whether a user is in a room.

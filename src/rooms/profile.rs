@@ -73,7 +73,8 @@ impl Rooms {
                 Err(
                     error @ (RoomError::Forbidden { .. }
                     | RoomError::BadEvent { .. }
-                    | RoomError::TooLarge { .. }),
+                    | RoomError::TooLarge { .. }
+                    | RoomError::Policy(_)),
                 ) => tracing::debug!(%error, "a room keeps an old profile"),
                 Err(error) => return Err(error),
             }

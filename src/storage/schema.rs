@@ -200,6 +200,9 @@ tables! {
     RECEIVED_EXPIRY = ReceivedExpiry "received_expiry": (u64, OwnedServerName, OwnedTransactionId) => ();
     /// Which stretch of a room's timeline a server waits for.
     WAITING = Waiting "waiting": (OwnedServerName, RoomNumber) => Json<Waiting>;
+    /// How many events of a room that have no place in its graph a server gave in a month: which
+    /// month since the Unix epoch, of 30 days, and how many.
+    OUTLIERS = Outliers "outliers" [Layout::NUMBERS.prefix(8)]: (RoomNumber, OwnedServerName) => (u64, u64);
     /// The transaction that a server did not take, in pieces.
     UNTAKEN = Untaken "untaken" [Layout::TEXT]: (OwnedServerName, u32) => Vec<u8>;
     /// Servers that did not take a transaction, and when they are tried again.

@@ -6,12 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use federation::Limits;
-use futures::{StreamExt as _, future::BoxFuture, stream};
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, ServerName,
     api::federation::{
         authorization::get_event_authorization,
-        event::{get_event, get_missing_events, get_room_state, get_room_state_ids},
+        event::{get_missing_events, get_room_state, get_room_state_ids},
     },
     uint,
 };
@@ -31,9 +30,7 @@ const STATE: Limits = Limits { timeout: Duration::from_mins(5), max_bytes: 256 <
 /// How many servers are asked, the one that sent the event first.
 const MAX_SERVERS: usize = 3;
 /// How many missing events are fetched one by one; if there are more, all of the state is.
-const MAX_SINGLE: usize = 100;
-/// How many are asked for at the same time.
-const AT_ONCE: usize = 8;
+pub(super) const MAX_SINGLE: usize = 100;
 
 impl Exchange {
     /// Takes a checked event into its room, and before it what it refers to.
@@ -46,6 +43,8 @@ impl Exchange {
         pdu: &Pdu,
         origin: &ServerName,
     ) -> Result<(), RoomError> {
+        let approved = self.approved(room, pdu).await?;
+        let pdu = &*approved;
         let mut servers: Vec<OwnedServerName> = vec![origin.to_owned()];
         let others = self.rooms.other_servers(room);
         let new_server = self.new_server(room, pdu);
@@ -76,6 +75,7 @@ impl Exchange {
         }
         if !prev_events.is_empty() {
             for earlier in self.fetch_missing(room, pdu, server).await? {
+                let earlier = self.approved(room, &earlier).await?;
                 // One that can't be taken in does not stand in the way of the others.
                 if let Some((auth_events, prev_events)) = self.ingest(room, &earlier).await? {
                     if !auth_events.is_empty() {
@@ -217,41 +217,6 @@ impl Exchange {
         // What is still unknown came, and is not what it should be.
         let unknown = self.rooms.unknown_events(room, &ids.pdu_ids).await?;
         Ok(Some(ids.pdu_ids.into_iter().filter(|id| !unknown.contains(id)).collect()))
-    }
-
-    /// Fetches events that others refer to, one by one, at most [`MAX_SINGLE`]. The auth events
-    /// that they lack.
-    pub(super) async fn fetch_outliers(
-        &self,
-        room: &Arc<Room>,
-        mut events: Vec<OwnedEventId>,
-        server: &ServerName,
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        events.truncate(MAX_SINGLE);
-        let questions: Vec<BoxFuture<'_, Option<Box<RawValue>>>> = events
-            .into_iter()
-            .map(|event| Box::pin(self.fetch_event(event, server)) as _)
-            .collect();
-        let fetched: Vec<_> = stream::iter(questions).buffered(AT_ONCE).collect().await;
-        let fetched: Vec<Box<RawValue>> = fetched.into_iter().flatten().collect();
-        self.keep_outliers(room, &fetched, server).await
-    }
-
-    async fn fetch_event(&self, event: OwnedEventId, server: &ServerName) -> Option<Box<RawValue>> {
-        let request = get_event::v1::Request::new(event);
-        Some(self.federation.ask(server, request, EVENTS).await.ok()?.pdu)
-    }
-
-    /// Keeps events that others refer to. The auth events that they lack.
-    async fn keep_outliers(
-        &self,
-        room: &Arc<Room>,
-        events: &[Box<RawValue>],
-        server: &ServerName,
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let pdus = self.verified(room, events, server).await;
-        let pdus: Vec<&Pdu> = pdus.iter().collect();
-        self.rooms.ingest_outliers(room, &pdus).await
     }
 
     /// Those of these events that are signed as they must be, and of this room.

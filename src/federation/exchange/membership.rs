@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use federation::Limits;
 use ruma::{
@@ -287,7 +287,14 @@ impl Exchange {
         let number = self.rooms.user_number(target).await?;
         let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
         content.extend(extra);
-        let (invite, object) = self.rooms.signed_invite(room, sender, target, content).await?;
+        let invite = self.rooms.signed_invite(room, sender, target, content).await?;
+        let invite = match self.rooms.lacks_policy_signature(room, &invite).await? {
+            Some(policy) => {
+                let signed = self.rooms.with_policy_signature(room, &policy, invite.json()).await;
+                signed.map_err(RoomError::from)?
+            }
+            None => invite,
+        };
         let server = target.server_name();
         if server == self.rooms.server_name() {
             return Ok(self.admit(room, &invite).await?);
@@ -297,7 +304,7 @@ impl Exchange {
             room.id.clone(),
             invite.event_id().to_owned(),
             room.version.clone(),
-            raw(&object)?,
+            RawValue::from_string(invite.json().to_owned()).map_err(|why| bad(&why.to_string()))?,
             known.into_iter().map(RawStrippedState::Pdu).collect(),
         );
         let answer = match self.federation.ask(server, request, SMALL).await {
@@ -320,7 +327,8 @@ impl Exchange {
 
     /// Takes an event in that others are to get from this server.
     pub(crate) async fn admit(&self, room: &Arc<Room>, pdu: &Pdu) -> Result<(), RoomError> {
-        match self.rooms.ingest_and_forward(room, pdu).await? {
+        let pdu = self.approved(room, pdu).await?;
+        match self.rooms.ingest_and_forward(room, &pdu).await? {
             Ingested::New { verdict: Verdict::Accepted, .. }
             | Ingested::Known(Verdict::Accepted) => Ok(()),
             Ingested::New { why, .. } => {
@@ -331,6 +339,31 @@ impl Exchange {
                 Err(RoomError::Forbidden { why: "the event was not accepted".to_owned() })
             }
             Ingested::Missing { .. } => Err(bad("the event refers to events that are not here")),
+        }
+    }
+
+    /// An event with the signature of its room's policy server, where it needs that and lacks it, if
+    /// it can be had.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    ///
+    /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#validating-policy-server-signatures>
+    pub(super) async fn approved<'a>(
+        &self,
+        room: &Room,
+        pdu: &'a Pdu,
+    ) -> Result<Cow<'a, Pdu>, RoomError> {
+        let Some(policy) = self.rooms.lacks_policy_signature(room, pdu).await? else {
+            return Ok(Cow::Borrowed(pdu));
+        };
+        match self.rooms.with_policy_signature(room, &policy, pdu.json()).await {
+            Ok(signed) => Ok(Cow::Owned(signed)),
+            Err(error) => {
+                let event = pdu.event_id();
+                tracing::debug!(room = %room.id, %event, %error, "an event stays unsigned");
+                Ok(Cow::Borrowed(pdu))
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod joined_state;
 mod lasting;
 mod membership;
 mod outbound;
+mod outliers;
 mod passing;
 mod spaces;
 mod third_party;

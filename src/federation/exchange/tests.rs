@@ -6,7 +6,9 @@ mod encryption;
 mod endpoints;
 mod failing;
 mod joined_state;
+mod outliers;
 mod passing;
+mod policy;
 mod simulation;
 
 use std::{sync::Arc, time::Duration};
@@ -205,6 +207,8 @@ struct Peer {
     missing: Arc<Mutex<Vec<Value>>>,
     /// What it answers to `/backfill`.
     earlier: Arc<Mutex<Vec<Value>>>,
+    /// What it answers to `/event_auth`.
+    auth_chain: Arc<Mutex<Vec<Value>>>,
     /// What it answers to `/state_ids`.
     state_ids: Arc<Mutex<Value>>,
     /// What it answers to `/user/devices`.
@@ -225,9 +229,12 @@ impl Peer {
         let (earlier, state_ids) =
             (Arc::<Mutex<Vec<Value>>>::default(), Arc::<Mutex<Value>>::default());
         let (earlier_answer, state_answer) = (Arc::clone(&earlier), Arc::clone(&state_ids));
+        let auth_chain = Arc::<Mutex<Vec<Value>>>::default();
+        let auth_answer = Arc::clone(&auth_chain);
         let devices = Arc::<Mutex<Value>>::default();
         let devices_answer = Arc::clone(&devices);
         let origin = name.to_owned();
+        let policy_server = config(name).server_name;
         let router = Router::new()
             .route(
                 "/_matrix/key/v2/server",
@@ -249,6 +256,17 @@ impl Peer {
                 }),
             )
             .route(
+                "/_matrix/federation/v1/event_auth/{room}/{event}",
+                get(move || {
+                    let answer = json!({ "auth_chain": auth_answer.lock().clone() });
+                    std::future::ready(Json(answer))
+                }),
+            )
+            .route(
+                "/_matrix/policy/v1/sign",
+                axum::routing::post(move |body| policy::sign(policy_server, body)),
+            )
+            .route(
                 "/_matrix/federation/v1/state_ids/{room}",
                 get(move || std::future::ready(Json(state_answer.lock().clone()))),
             )
@@ -257,7 +275,7 @@ impl Peer {
                 get(move || std::future::ready(Json(devices_answer.lock().clone()))),
             );
         network.connect(&config(name).server_name, router);
-        Self { federation, missing, earlier, state_ids, devices, transaction: 0 }
+        Self { federation, missing, earlier, auth_chain, state_ids, devices, transaction: 0 }
     }
 
     fn name(&self) -> &ServerName {
