@@ -60,7 +60,7 @@ impl<'a> Meter<'a> {
 
     fn tell(&self, what: &str, count: usize) {
         let took = self.began.elapsed().as_secs_f64();
-        let processor = (self.server.processor_time() - self.processor).as_secs_f64();
+        let processor = self.server.processor_time().saturating_sub(self.processor).as_secs_f64();
         println!(
             "{what:<44} {took:>8.2} s {:>9.0} /s   CPU {processor:>7.2} s {:>8.3} ms each   \
              memory {} MiB before, at most {} MiB",
