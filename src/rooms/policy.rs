@@ -296,7 +296,7 @@ mod tests {
             (r#""p.example""#, r#"{"ed25519":7}"#.to_owned()),
             (r#""p.example""#, "[]".to_owned()),
         ] {
-            assert!(PolicyServer::named(&content(&via, &keys)).is_none(), "{via} {keys}");
+            assert!(PolicyServer::named(&content(via, &keys)).is_none(), "{via} {keys}");
         }
         assert!(PolicyServer::named("{}").is_none());
     }

@@ -264,7 +264,9 @@ impl Peer {
             )
             .route(
                 "/_matrix/policy/v1/sign",
-                axum::routing::post(move |body| policy::sign(policy_server, body)),
+                axum::routing::post(move |body| {
+                    std::future::ready(policy::sign(policy_server, body))
+                }),
             )
             .route(
                 "/_matrix/federation/v1/state_ids/{room}",
