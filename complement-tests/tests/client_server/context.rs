@@ -41,8 +41,10 @@ async fn an_event_is_shown_with_what_is_around_it() {
     for around in ["events_before", "events_after"] {
         assert!(alone[around].as_array().is_none_or(Vec::is_empty), "{alone}");
     }
-    let lazy = r#"{"lazy_load_members":true,"not_types":["m.room.topic"]}"#;
-    let lazy = bob.get(context).query("filter", lazy).await.ok();
+    let lazy = json!({
+        "lazy_load_members": true, "senders": [alice.user_id], "not_types": ["m.room.topic"],
+    });
+    let lazy = bob.get(context).query("filter", &lazy.to_string()).await.ok();
     let state = lazy["state"].as_array().unwrap();
     let members = state.iter().filter(|event| event["type"] == "m.room.member").count();
     assert_eq!(members, 1, "only who spoke");
