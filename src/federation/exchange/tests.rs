@@ -264,8 +264,8 @@ impl Peer {
             )
             .route(
                 "/_matrix/policy/v1/sign",
-                axum::routing::post(move |body| {
-                    std::future::ready(policy::sign(policy_server, body))
+                axum::routing::post(move |Json(event): Json<Value>| {
+                    std::future::ready(policy::sign(&policy_server, &event))
                 }),
             )
             .route(

@@ -24,12 +24,12 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// What a policy server answers: it signs everything but spam.
-pub(super) fn sign(name: OwnedServerName, Json(event): Json<Value>) -> (StatusCode, Json<Value>) {
+pub(super) fn sign(name: &ServerName, event: &Value) -> (StatusCode, Json<Value>) {
     if event["content"].to_string().contains("spam") {
         let refusal = json!({ "errcode": "M_FORBIDDEN", "error": "This is spam" });
         return (StatusCode::BAD_REQUEST, Json(refusal));
     }
-    (StatusCode::OK, Json(json!({ name.as_str(): { KEY_ID: signature(&event) } })))
+    (StatusCode::OK, Json(json!({ name.as_str(): { KEY_ID: signature(event) } })))
 }
 
 /// The signature of an event with the key that rooms name.
