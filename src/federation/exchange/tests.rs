@@ -265,7 +265,7 @@ impl Peer {
             .route(
                 "/_matrix/policy/v1/sign",
                 axum::routing::post(move |body| {
-                    std::future::ready(policy::sign(policy_server, body))
+                    std::future::ready(policy::sign(&policy_server, body))
                 }),
             )
             .route(

@@ -24,7 +24,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// What a policy server answers: it signs everything but spam.
-pub(super) fn sign(name: OwnedServerName, Json(event): Json<Value>) -> (StatusCode, Json<Value>) {
+pub(super) fn sign(name: &ServerName, Json(event): Json<Value>) -> (StatusCode, Json<Value>) {
     if event["content"].to_string().contains("spam") {
         let refusal = json!({ "errcode": "M_FORBIDDEN", "error": "This is spam" });
         return (StatusCode::BAD_REQUEST, Json(refusal));
