@@ -38,6 +38,10 @@ config = {
     "allow_public_rooms_over_federation": True,
     "room_list_publication_rules": [{"action": "allow"}],
     "trusted_key_servers": [],
+    # A repeated first sync is answered as it is then, as if it were not.
+    "caches": {"sync_response_cache_duration": "0s"},
+    "max_event_delay_duration": "24h",
+    "experimental_features": {"msc3391_enabled": True, "msc4155_enabled": True},
     "rc_joins": {"local": unlimited, "remote": unlimited},
     "rc_presence": {"per_user": unlimited},
     "rc_login": {"address": unlimited, "account": unlimited, "failed_attempts": unlimited},

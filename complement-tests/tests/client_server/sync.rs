@@ -145,6 +145,34 @@ async fn a_left_room_is_shown_once_more() {
     assert_eq!(fresh["rooms"]["join"][&room], Value::Null, "{fresh}");
 }
 
+/// A room left and joined again between two syncs is one that the user is in, with what they missed.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn a_room_left_and_joined_again_comes_as_joined() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let mut sync = bob.sync();
+    sync.now().await;
+    bob.leave(&room).await;
+    let topic = json!({ "topic": "set while he was away" });
+    alice.put(["rooms", &room, "state", "m.room.topic"], topic.clone()).await.ok();
+    bob.join(&room).await;
+    let last = alice.say(&room, "welcome back").await;
+    let response = sync
+        .until(|response| {
+            let timeline = &response["rooms"]["join"][&room]["timeline"]["events"];
+            let mut events = timeline.as_array().into_iter().flatten();
+            events.any(|event| event["event_id"] == last).then(|| response.clone())
+        })
+        .await;
+    assert_eq!(response["rooms"]["leave"][&room], Value::Null, "{response}");
+    let joined = &response["rooms"]["join"][&room];
+    let shown = [&joined["state"]["events"], &joined["timeline"]["events"]];
+    let mut shown = shown.into_iter().flat_map(|events| events.as_array().into_iter().flatten());
+    assert!(shown.any(|event| event["content"] == topic), "{joined}");
+}
+
 /// Joining brings the state of the room into an incremental sync.
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 #[tokio::test]
