@@ -15,6 +15,7 @@ test:
 # What takes longer: tests that are ignored otherwise, and measurements.
 test-long:
 	@bash scripts/test.sh -- --include-ignored
+	@bash scripts/foreign.sh --all
 	@bash scripts/mutants.sh
 	@bash scripts/measure.sh
 
