@@ -179,7 +179,8 @@ async fn tags_are_set_listed_and_deleted() {
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3useruseridroomsroomidaccount_datatype>
 #[tokio::test]
 async fn a_room_id_that_is_none_is_refused() {
-    let alice = Server::shared().register("alice").await;
+    let server = Server::shared();
+    let alice = server.register("alice").await;
     for room in ["nothing", "@alice:complement.test", "$event"] {
         let path = ["user", &alice.user_id, "rooms", room, "account_data", "org.example.setting"];
         alice.get(path).await.fails(400, "M_INVALID_PARAM");
