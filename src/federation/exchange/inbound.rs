@@ -19,7 +19,10 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Exchange, ExchangeError};
+use super::{
+    Exchange, ExchangeError,
+    crowds::{Patience, Place},
+};
 use crate::{
     rooms::{RoomError, error::RoomError::InvalidParam, pdu::Pdu},
     storage::{
@@ -93,18 +96,22 @@ impl Exchange {
         let passing = self.take_lasting_edus(origin, edus).await?;
         let mut answer = ReceivedTransaction::default();
         let mut staged = Vec::new();
+        let patience = Patience::starts();
         for json in pdus {
             // What is not even an event of a room known here has no ID to answer by.
             match self.check(origin, &json).await {
-                Ok((room, pdu)) if !self.shared.staged.has_place(room) => {
-                    let why = "too many events of the room wait already".to_owned();
-                    answer.pdus.insert(pdu.event_id().to_owned(), Some(why));
-                }
                 Ok((room, pdu)) => {
                     let raw = RawValue::from_string(pdu.json().to_owned())
                         .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
-                    staged.push((room, StagedPdu { origin: origin.to_owned(), pdu: raw }));
-                    answer.pdus.insert(pdu.event_id().to_owned(), None);
+                    let waits = StagedPdu { origin: origin.to_owned(), pdu: raw };
+                    let error = match self.shared.staged.place(room, patience).await {
+                        Some(place) => {
+                            staged.push((room, waits, place));
+                            None
+                        }
+                        None => Some("too many events of the room wait".to_owned()),
+                    };
+                    answer.pdus.insert(pdu.event_id().to_owned(), error);
                 }
                 Err((Some(event), why)) => {
                     answer.pdus.insert(event, Some(why));
@@ -121,15 +128,17 @@ impl Exchange {
             RECEIVED.delete(&mut batch, &(&server, &id));
             RECEIVED_EXPIRY.delete(&mut batch, &(at, server, id));
         }
-        let rooms: BTreeSet<RoomNumber> = staged.iter().map(|(room, _)| *room).collect();
+        let rooms: BTreeSet<RoomNumber> = staged.iter().map(|(room, ..)| *room).collect();
         // Readers wait for a position that is taken, so nothing else is waited for from here on.
-        for (room, staged) in staged {
+        let mut places = Vec::with_capacity(staged.len());
+        for (room, staged, place) in staged {
             let position = self.db.position().await?;
             STAGED.put(&mut batch, &(room, position.value()), &Json(staged));
             batch.hold(position);
-            self.shared.staged.came(room);
+            places.push(place);
         }
         self.db.commit(batch).await?;
+        places.into_iter().for_each(Place::keep);
         for room in rooms {
             self.work_on(room);
         }
