@@ -99,7 +99,8 @@ impl App {
         &self.shared.stopping
     }
 
-    /// Answers one request. Dropped if the client goes away meanwhile.
+    /// Answers one request. Dropped if the client goes away meanwhile; what [`changes`] something
+    /// goes on even then, to its end: its later steps follow from the first.
     pub(super) async fn handle(&self, peer: Peer, mut request: Request) -> Response {
         let shared = &*self.shared;
         let id = shared.ids.of(peer, request.headers(), &shared.trusted);
@@ -152,6 +153,7 @@ impl App {
         }
         let limits = &self.shared.limits;
         let within = limits.answer_within(request.uri().path());
+        let changes = changes(&request);
         let request = match bound(request, limits) {
             Ok(request) => request,
             Err(limit_bytes) => return answer::too_large(limit_bytes),
@@ -159,7 +161,15 @@ impl App {
         // What the endpoint shares with others is behind locks that a panic leaves as they were, or
         // in storage.
         let answer = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
-        match timeout(within, answer).await {
+        let answered = if changes {
+            let answer = tokio::spawn(answer.in_current_span());
+            timeout(within, answer)
+                .await
+                .map(|ended| ended.unwrap_or_else(|lost| Err(Box::new(lost))))
+        } else {
+            timeout(within, answer).await
+        };
+        match answered {
             Ok(Ok(Ok(response))) => response.map(Body::new),
             Ok(Ok(Err(impossible))) => match impossible {},
             // Logged and counted by the panic hook, which knows where it was.
@@ -167,6 +177,12 @@ impl App {
             Err(_elapsed) => answer::took_too_long(),
         }
     }
+}
+
+/// Whether the endpoint may change something. A sync by `POST` waits as one by `GET` does, for
+/// somebody who may be gone.
+fn changes(request: &Request) -> bool {
+    !request.method().is_safe() && !request.uri().path().ends_with("/sync")
 }
 
 /// Bounds the body. `Err` with the bound if the head says already that it is too large.

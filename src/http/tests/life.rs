@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::{sync::Notify, time::Instant};
 
 use super::*;
@@ -90,4 +90,55 @@ async fn health_says_that_the_server_is_stopping() {
     assert_eq!(ask().await.status(), 200);
     shutdown.start();
     assert_eq!(ask().await.status(), 503);
+}
+
+#[tokio::test]
+async fn what_changes_something_goes_on_without_the_client() {
+    let (entered, leave, left) =
+        (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (entered, leave, left) = (Arc::clone(&entered), Arc::clone(&leave), Arc::clone(&left));
+        move || async move {
+            entered.notify_one();
+            leave.notified().await;
+            left.notify_one();
+        }
+    };
+    let server = Setup::new(Router::new().route("/change", post(handler))).start().await;
+    let asking = tokio::spawn(client().post(server.url("/change")).send());
+    within(entered.notified()).await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    leave.notify_one();
+    within(left.notified()).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_only_reads_ends_with_the_client() {
+    struct Told(Arc<Notify>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let (entered, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (entered, ended) = (Arc::clone(&entered), Arc::clone(&ended));
+        move || async move {
+            let _told = Told(ended);
+            entered.notify_one();
+            std::future::pending::<()>().await;
+        }
+    };
+    let router =
+        Router::new().route("/read", get(handler.clone())).route("/v4/sync", post(handler));
+    let server = Setup::new(router).start().await;
+    for request in [client().get(server.url("/read")), client().post(server.url("/v4/sync"))] {
+        let asking = tokio::spawn(request.send());
+        within(entered.notified()).await;
+        asking.abort();
+        within(ended.notified()).await;
+    }
+    server.stop().await;
 }
