@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    rooms::{Room, RoomError, Rooms, record::Membership},
+    rooms::{Room, RoomError, Rooms},
     storage::Read,
 };
 
@@ -47,7 +47,7 @@ impl RoomContext {
         room: &Room,
         as_of: u64,
     ) -> Result<Self, RoomError> {
-        let members = rooms.members(at, room.number, Membership::Join).await?.len();
+        let members = rooms.joined_count(at, room.number).await?;
         let state =
             async |event_type: &str| rooms.current_state_event(at, room, event_type, "").await;
         let levels = state("m.room.power_levels").await?;

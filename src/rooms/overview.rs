@@ -300,7 +300,7 @@ async fn load(
         topic: text("m.room.topic", "topic"),
         avatar_url: text("m.room.avatar", "url"),
         canonical_alias: text("m.room.canonical_alias", "alias"),
-        num_joined_members: rooms.members(at, room.number, Membership::Join).await?.len(),
+        num_joined_members: rooms.joined_count(at, room.number).await?,
         world_readable: text("m.room.history_visibility", "history_visibility").as_deref()
             == Some("world_readable"),
         guest_can_join: text("m.room.guest_access", "guest_access").as_deref() == Some("can_join"),

@@ -21,7 +21,7 @@ use crate::{
     storage::{
         Range, Read, Snapshot,
         intern::{RoomNumber, UserNumber},
-        schema::USER_ROOMS,
+        schema::{ROOM_MEMBERS, ROOM_SERVERS, USER_ROOMS},
         shared_events,
     },
     users::session::Session,
@@ -107,6 +107,29 @@ impl Rooms {
         membership: Membership,
     ) -> Result<Vec<UserNumber>, RoomError> {
         room::members(at, room, membership).await
+    }
+
+    /// The first `limit` of those with `membership` in a room, in ascending order.
+    pub(crate) async fn first_members(
+        &self,
+        at: &impl Read,
+        room: RoomNumber,
+        membership: Membership,
+        limit: usize,
+    ) -> Result<Vec<UserNumber>, RoomError> {
+        let rows = ROOM_MEMBERS.scan(at, &Range::prefix(&(room, membership)), limit).await?;
+        Ok(rows.into_iter().map(|((_, _, user), _)| user).collect())
+    }
+
+    /// How many are joined to a room: a row for each of their servers is read, not one for each.
+    pub(crate) async fn joined_count(
+        &self,
+        at: &impl Read,
+        room: RoomNumber,
+    ) -> Result<usize, RoomError> {
+        let servers = ROOM_SERVERS.scan(at, &Range::prefix(&(room,)), usize::MAX).await?;
+        let count: u64 = servers.into_iter().map(|(_, count)| count).sum();
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// A room's whole state once everything up to `position` had happened, in the order of arrival.

@@ -22,7 +22,7 @@ use super::{
     auth::{Table, membership_in},
     auth_record::SnapshotNumber,
     error::RoomError,
-    record::{EventNumber, EventRecord, Membership},
+    record::{EventNumber, EventRecord, Membership, SharedEvent},
     state::{Ledger, State, stored_snapshot},
 };
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
             CURRENT_STATE, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOM_SERVERS,
             ROOMS, STATE_SNAPSHOTS, TIMELINE,
         },
+        shared_events,
     },
 };
 
@@ -392,12 +393,12 @@ pub(super) async fn stored_states<const N: usize>(
     at: &impl Read,
     room: RoomNumber,
     types: [&str; N],
-) -> Result<[Option<EventRecord>; N], RoomError> {
+) -> Result<[Option<SharedEvent>; N], RoomError> {
     let mut found = [const { None }; N];
-    let numbers = CURRENT_STATE.multi_get(at, types.map(|kind| (room, kind, ""))).await?;
-    let keys = numbers.iter().flatten().map(|number| (room, *number));
-    let mut records = EVENTS.multi_get(at, keys).await?.into_iter();
-    for (found, _) in found.iter_mut().zip(&numbers).filter(|(_, number)| number.is_some()) {
+    let rows = CURRENT_STATE.multi_get(at, types.map(|kind| (room, kind, ""))).await?;
+    let numbers: Vec<EventNumber> = rows.iter().copied().flatten().collect();
+    let mut records = shared_events(at, room, &numbers).await?.into_iter();
+    for (found, _) in found.iter_mut().zip(rows).filter(|(_, number)| number.is_some()) {
         let record = records.next().flatten();
         *found = Some(record.ok_or(RoomError::Corrupt { what: "an unknown current state" })?);
     }
@@ -406,7 +407,7 @@ pub(super) async fn stored_states<const N: usize>(
 
 /// Everybody with `membership` in a room, in ascending order.
 pub(super) async fn members(
-    at: &impl crate::storage::Read,
+    at: &impl Read,
     room: RoomNumber,
     membership: Membership,
 ) -> Result<Vec<UserNumber>, RoomError> {

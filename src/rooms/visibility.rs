@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{
     Rooms,
     error::RoomError,
-    record::{EventRecord, Membership},
+    record::{EventRecord, Membership, UserRoom},
     room::{Room, stored_states},
 };
 use crate::{
@@ -106,8 +106,21 @@ impl Visibility {
         room: &Room,
         user: UserNumber,
     ) -> Result<Self, RoomError> {
-        let user_id = rooms.db().users().name(rooms.db(), user).await?;
         let user_room = USER_ROOMS.get(at, &(user, room.number)).await?;
+        let ignored = Ignored::load(at, user).await?;
+        Self::of(rooms, at, room, user, user_room.as_ref(), ignored).await
+    }
+
+    /// The same where it is known already what the user is to the room, and whom they ignore.
+    pub(crate) async fn of(
+        rooms: &Rooms,
+        at: &impl Read,
+        room: &Room,
+        user: UserNumber,
+        user_room: Option<&UserRoom>,
+        ignored: Ignored,
+    ) -> Result<Self, RoomError> {
+        let user_id = rooms.db().users().name(rooms.db(), user).await?;
         let memberships = if user_room.is_none() {
             Vec::new()
         } else {
@@ -126,8 +139,8 @@ impl Visibility {
                 HistoryVisibility::in_content(event.content())
             }),
             forgotten: user_room.is_some_and(|row| row.forgotten),
-            ignored: Ignored::load(at, user).await?,
-            shown_from_ms: rooms.shown_from_ms(retention.as_ref()),
+            ignored,
+            shown_from_ms: rooms.shown_from_ms(retention.as_deref()),
         })
     }
 

@@ -10,6 +10,7 @@ use super::{
     response::{Events, Joined, Left, State, StateForm, Summary, Timeline},
     timeline::{Stretch, latest},
     v3::{Request, Sync},
+    views::IgnoredOnce,
 };
 use crate::{
     push::Whose,
@@ -41,6 +42,7 @@ pub(super) struct RoomReader<'a> {
     pub(super) until: u64,
     /// Since this position nothing changed but messages, receipts and typing.
     pub(super) settled: Option<u64>,
+    pub(super) ignored: &'a IgnoredOnce,
 }
 
 /// The stretch of a room's timeline, the state beside it, and for whom.
@@ -246,10 +248,11 @@ impl RoomReader<'_> {
     }
 
     async fn summary(&self) -> Result<Summary, RoomError> {
-        let rooms = &self.sync.rooms;
-        let joined = rooms.members(self.at, self.room.number, Membership::Join).await?;
-        let invited = rooms.members(self.at, self.room.number, Membership::Invite).await?;
-        let others: Vec<UserNumber> = joined
+        let (rooms, room) = (&self.sync.rooms, self.room.number);
+        // One more than are named: the user may be among them.
+        let first = rooms.first_members(self.at, room, Membership::Join, HEROES + 1).await?;
+        let invited = rooms.members(self.at, room, Membership::Invite).await?;
+        let others: Vec<UserNumber> = first
             .iter()
             .chain(&invited)
             .copied()
@@ -257,17 +260,19 @@ impl RoomReader<'_> {
             .take(HEROES)
             .collect();
         let heroes = self.sync.db.users().names(&self.sync.db, &others).await?;
-        Ok(Summary {
-            heroes,
-            joined_member_count: joined.len(),
-            invited_member_count: invited.len(),
-        })
+        let joined_member_count = if first.len() <= HEROES {
+            first.len()
+        } else {
+            rooms.joined_count(self.at, room).await?
+        };
+        Ok(Summary { heroes, joined_member_count, invited_member_count: invited.len() })
     }
 
     /// Whom the user ignores.
     async fn ignored(&self) -> Result<Ignored, RoomError> {
         if self.settled.is_none() {
-            return Ok(Ignored::load(self.at, self.session.user).await?);
+            let load = || Ignored::load(self.at, self.session.user);
+            return Ok(self.ignored.get_or_try_init(load).await?.clone());
         }
         Ok(self.visibility(self.until).await?.ignored().clone())
     }
@@ -275,7 +280,7 @@ impl RoomReader<'_> {
     /// What the user may see of the room.
     async fn visibility(&self, until: u64) -> Result<Arc<Visibility>, RoomError> {
         let user = (self.session.user, self.user_room);
-        self.sync.visibility(self.at, &self.room, user, until, self.settled).await
+        self.sync.visibility(self.at, &self.room, user, until, self.settled, self.ignored).await
     }
 
     async fn ephemeral(&self, since: Option<u64>) -> Result<Events, RoomError> {

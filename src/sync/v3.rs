@@ -16,7 +16,7 @@ use super::{
     },
     room::RoomReader,
     token::SyncToken,
-    views::Views,
+    views::{IgnoredOnce, Views},
 };
 use crate::{
     e2ee::{Counts, DELIVERED_AT_ONCE, E2ee},
@@ -256,6 +256,7 @@ impl Sync {
         };
         let mut sending = (!request.filter.redundant_members())
             .then(|| self.rooms.sent_members().begin(session, None, since.map(TimelineKey::live)));
+        let ignored = IgnoredOnce::new();
         for (room, user_room) in user_rooms {
             let account_data = Events { events: by_room.remove(&room).unwrap_or_default() };
             self.add_room(
@@ -264,7 +265,7 @@ impl Sync {
                 session,
                 request,
                 &mut sending,
-                (until, only.map(|only| only.settled)),
+                (until, only.map(|only| only.settled), &ignored),
                 (room, user_room),
                 account_data,
             )
@@ -321,7 +322,7 @@ impl Sync {
         session: &Session,
         request: &Request,
         sending: &mut Option<Sending>,
-        (until, settled): (u64, Option<u64>),
+        (until, settled, ignored): (u64, Option<u64>, &IgnoredOnce),
         (number, user_room): (RoomNumber, UserRoom),
         account_data: Events,
     ) -> Result<(), SyncError> {
@@ -399,6 +400,7 @@ impl Sync {
             user_room,
             until,
             settled,
+            ignored,
         };
         if membership == Membership::Join {
             let joined = reader.joined(since, account_data).await?;

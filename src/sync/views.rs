@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use ruma::OwnedDeviceId;
+use tokio::sync::OnceCell;
 
 use super::v3::Sync;
 use crate::{
@@ -16,11 +17,14 @@ use crate::{
         intern::{RoomNumber, UserNumber},
         schema::USER_ROOMS,
     },
-    users::session::Session,
+    users::{Ignored, session::Session},
 };
 
 /// Of how many (user, room) it is kept, about 300 bytes each.
 const MAX_VIEWS: u64 = 50_000;
+
+/// Whom the user of a response ignores, read once for all of its rooms.
+pub(super) type IgnoredOnce = OnceCell<Ignored>;
 
 /// What was read lately.
 pub(crate) struct Views {
@@ -92,15 +96,22 @@ impl Sync {
         (user, user_room): (UserNumber, &UserRoom),
         until: u64,
         settled: Option<u64>,
+        ignored: &IgnoredOnce,
     ) -> Result<Arc<Visibility>, RoomError> {
-        let Some(settled) = settled else {
-            return Ok(Arc::new(self.rooms.visibility(at, room, user).await?));
-        };
         let key = (user, room.number);
-        if let Some(known) = self.views.rooms.get(&key).filter(|known| known.as_of >= settled) {
+        if let Some(settled) = settled
+            && let Some(known) = self.views.rooms.get(&key)
+            && known.as_of >= settled
+        {
             return Ok(Arc::clone(&known.visibility));
         }
-        let visibility = Arc::new(self.rooms.visibility(at, room, user).await?);
+        let ignored = ignored.get_or_try_init(|| Ignored::load(at, user)).await?.clone();
+        let visibility =
+            Visibility::of(&self.rooms, at, room, user, Some(user_room), ignored).await?;
+        let visibility = Arc::new(visibility);
+        if settled.is_none() {
+            return Ok(visibility);
+        }
         let view = View {
             as_of: until,
             user_room: user_room.clone(),

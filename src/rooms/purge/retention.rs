@@ -84,7 +84,7 @@ impl Rooms {
             let rows = ROOMS.scan(self.db(), &range, ROOMS_AT_ONCE).await?;
             for (number, _) in &rows {
                 let [policy] = stored_states(self.db(), *number, ["m.room.retention"]).await?;
-                let before_ms = self.shown_from_ms(policy.as_ref());
+                let before_ms = self.shown_from_ms(policy.as_deref());
                 if before_ms > 0 {
                     // It may be deleted at this moment.
                     let Ok(room) = self.numbered(*number).await else { continue };
