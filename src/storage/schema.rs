@@ -131,7 +131,7 @@ tables! {
     /// Every event, by room.
     EVENTS = Events "events" [Layout::TEXT.prefix(8)]: (RoomNumber, EventNumber) => EventRecord;
     /// Where an event is kept.
-    EVENT_IDS = EventIds "event_ids": OwnedEventId => (RoomNumber, EventNumber);
+    EVENT_IDS = EventIds "event_ids" [Layout::NUMBERS.asked_in_vain()]: OwnedEventId => (RoomNumber, EventNumber);
     /// A room's events in the order in which they are shown. Rejected and soft-failed events and
     /// outliers are not here.
     TIMELINE = Timeline "timeline" [Layout::NUMBERS.prefix(8)]: (RoomNumber, TimelineKey) => EventNumber;
@@ -179,7 +179,7 @@ tables! {
         (RoomNumber, Membership, UserNumber) => EventNumber;
     /// The event that a device's request made: by user, device, what kind of request in which room,
     /// and the transaction ID.
-    TRANSACTIONS = Transactions "transactions":
+    TRANSACTIONS = Transactions "transactions" [Layout::NUMBERS.asked_in_vain()]:
         (UserNumber, OwnedDeviceId, String, OwnedTransactionId) => OwnedEventId;
     /// Where a local alias leads.
     ALIASES = Aliases "aliases": OwnedRoomAliasId => AliasRecord;

@@ -123,8 +123,9 @@ pub(super) fn table(layout: Layout, memory: &Memory) -> Options {
     if layout.prefix_bytes > 0 {
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(layout.prefix_bytes));
     }
-    // Most look-ups are of recent rows or of none: a small filter over what is not yet in a file.
-    options.set_memtable_whole_key_filtering(true);
-    options.set_memtable_prefix_bloom_ratio(0.02);
+    if layout.is_asked_in_vain {
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(0.02);
+    }
     options
 }
