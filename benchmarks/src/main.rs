@@ -5,13 +5,15 @@
 //! myelin-bench compare --myelin target/release/myelin --synapse ~/synapse/bin/python
 //! myelin-bench growth --myelin target/release/myelin --plots docs/performance
 //! myelin-bench room --myelin target/release/myelin
+//! myelin-bench floor --directory .
 //! ```
 //!
 //! `run` loads a server that is there: it must let users register without proof,
 //! and limit no rates. `compare` starts the servers itself, with empty data, one
 //! after the other, and prints one table of both. `growth` watches how the cost of
 //! an operation follows the size of what it works on, and draws it. `room` builds one
-//! large room and says what it costs, on the disk too.
+//! large room and says what it costs, on the disk too. `floor` says what this machine takes for the
+//! parts of an operation that no server can leave out.
 //!
 //! Everything goes through the client API. CPU time and memory are those of the
 //! server's process; its children, if it has any, are not counted.
@@ -27,6 +29,7 @@
 #![allow(clippy::indexing_slicing, reason = "JSON is made by index, which adds what is missing")]
 #![allow(clippy::disallowed_methods, reason = "latencies are real time")]
 
+mod floor;
 mod growth;
 mod homeserver;
 mod http;
@@ -101,6 +104,12 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Measures what the machine itself takes: the disk's flush, hashing, connections.
+    Floor {
+        /// A directory on the disk that is measured.
+        #[arg(long, default_value = ".")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(clap::Args)]
@@ -174,6 +183,7 @@ async fn run(command: Command) -> Result<(), BenchError> {
             let report = room::run(&myelin, members, messages).await?;
             print(&[report], json.as_deref())
         }
+        Command::Floor { directory } => Ok(floor::print(&directory)?),
         Command::Growth { servers, times, plots } => {
             std::fs::create_dir_all(&plots)?;
             growth::all(&servers.all(), times, &plots).await

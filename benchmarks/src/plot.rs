@@ -40,7 +40,13 @@ fn draw(
         (least..most * 1.05).log_scale(),
         (low * 0.8..high * 1.2).log_scale(),
     )?;
-    chart.configure_mesh().x_desc(axis).y_desc("CPU ms of the server").draw()?;
+    chart
+        .configure_mesh()
+        .x_desc(axis)
+        .y_desc("CPU ms of the server")
+        .x_label_formatter(&|size| format!("{size:.0}"))
+        .y_label_formatter(&|ms| format!("{ms:.2}"))
+        .draw()?;
     for (number, line) in lines.iter().enumerate() {
         let style = Palette99::pick(number).stroke_width(2);
         let points = line.points.iter().map(|(size, ms)| (*size as f64, ms.max(0.001)));

@@ -1,6 +1,11 @@
 //! What the server's process has used, as the kernel counts it.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 
 /// A process whose use of the machine is watched; none for a server elsewhere.
 #[derive(Clone, Copy)]
@@ -14,15 +19,14 @@ impl Usage {
         Self { process }
     }
 
-    /// CPU time of all threads since the process began, in milliseconds.
+    /// CPU time of all threads since the process began, those included that have ended, in
+    /// milliseconds.
+    ///
+    /// The clock counts nanoseconds; `/proc/PID/stat` has ticks of a hundredth of a second.
     pub(crate) fn cpu_ms(self) -> Option<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process?)).ok()?;
-        // The name in parentheses may hold anything; user and system time are the
-        // 14th and 15th fields of the whole.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let user: u64 = fields.next()?.parse().ok()?;
-        let system: u64 = fields.next()?.parse().ok()?;
-        Some((user + system) as f64 * 1000.0 / rustix::param::clock_ticks_per_second() as f64)
+        let process = Pid::from_raw(i32::try_from(self.process?).ok()?);
+        let time = clock_getcpuclockid(process).and_then(clock_gettime).ok()?;
+        Some(Duration::from(time).as_secs_f64() * 1000.0)
     }
 
     /// Memory in use now (resident set), in MiB.
