@@ -4,7 +4,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     error::RoomError,
+    partial::PartialRoom,
     record::{Membership, RoomRecord, UserRoom},
+    whole::Whole,
     writer::{Added, MemberChange, RoomWriter, Shown, Transaction},
 };
 use crate::storage::{
@@ -12,7 +14,7 @@ use crate::storage::{
     intern::UserNumber,
     schema::{
         CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, GAPS, MEMBERSHIPS, OUTBOX,
-        REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
+        PARTIAL_ROOMS, REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
     },
 };
 
@@ -32,6 +34,11 @@ impl RoomWriter {
         for _ in 0..live {
             positions.push(db.position().await?);
         }
+        let whole = self.whole.take();
+        let whole_position = match &whole {
+            Some(_) => Some(db.position().await?),
+            None => None,
+        };
         let mut positions = positions.into_iter();
         // Nothing waits from here on until the batch is queued.
         let mut affected = Vec::new();
@@ -61,6 +68,18 @@ impl RoomWriter {
             if let Some(position) = position {
                 self.batch.hold(position);
             }
+        }
+        if let (Some(whole), Some(position)) = (whole, whole_position) {
+            let value = position.value();
+            last_position = Some(value);
+            only_messages = false;
+            events.extend(whole.events.iter().cloned());
+            affected.extend(whole.members.iter().map(|member| member.user));
+            departed |= whole.members.iter().any(MemberChange::is_departure);
+            to_send = true;
+            self.batch.wake([UserNumber::FOR_OTHER_SERVERS]);
+            self.write_whole(whole, value);
+            self.batch.hold(position);
         }
         if self.head.0 == 1 {
             ROOM_HEADS.require_absent(&mut self.batch, &room.number);
@@ -119,6 +138,20 @@ impl RoomWriter {
         let outcome =
             outcome.await.map_err(|error| StorageError::Engine { source: Arc::new(error) });
         Ok(outcome??)
+    }
+
+    /// The rows by which the room is whole from this position on.
+    fn write_whole(&mut self, whole: Whole, position: u64) {
+        let room = self.room.number;
+        whole.queue_devices(&mut self.batch, position);
+        let partial = PartialRoom { whole_since: Some(position), ..whole.partial };
+        PARTIAL_ROOMS.put(&mut self.batch, &room, &Json(partial.clone()));
+        *self.room.partial.write() = Some(partial);
+        CURRENT_STATES.put(&mut self.batch, &(room, position), &whole.current);
+        *self.room.current_since.lock() = Some((position, whole.current));
+        for member in whole.members {
+            self.write_member(member, position);
+        }
     }
 
     /// The rows of one event.

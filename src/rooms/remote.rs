@@ -21,6 +21,7 @@ use super::{
     event,
     ingest::{Ingested, Verdict},
     membership::Admission,
+    partial::Omitted,
     pdu::Pdu,
     record::{EventNumber, EventRecord, Membership, UserRoom},
     room::Room,
@@ -59,6 +60,21 @@ impl Rooms {
         state: &[Pdu],
         auth_chain: &[Pdu],
     ) -> Result<Arc<Room>, RoomError> {
+        self.join_knowing(version, join, (state, auth_chain), None).await
+    }
+
+    /// The same where most members may have been left out of the state. A room that is here already
+    /// is not joined so.
+    ///
+    /// # Errors
+    /// As [`Rooms::join_remote`].
+    pub(crate) async fn join_knowing(
+        &self,
+        version: &RoomVersionId,
+        join: &Pdu,
+        (state, auth_chain): (&[Pdu], &[Pdu]),
+        omitted: Option<&Omitted>,
+    ) -> Result<Arc<Room>, RoomError> {
         let rules = version.rules().filter(|_| super::SUPPORTED_VERSIONS.contains(version));
         let rules = rules
             .ok_or_else(|| RoomError::UnsupportedRoomVersion { version: version.to_string() })?;
@@ -68,6 +84,10 @@ impl Rooms {
         let _turn = turn.lock().await;
         let here = self.loaded(number).await?;
         let founding = here.is_none();
+        if omitted.is_some() && !founding {
+            let why = "it came to be here meanwhile".to_owned();
+            return Err(RoomError::BadEvent { why });
+        }
         let room = match here {
             Some(room) => room,
             None => Arc::new(Room::staged(number, join.room_id.clone(), version.clone(), rules)),
@@ -81,6 +101,10 @@ impl Rooms {
         let mut writer = RoomWriter::new(self, Arc::clone(&room)).await?;
         writer.founding = founding;
         writer.joining = true;
+        match omitted {
+            Some(omitted) => writer.begin_partial(join, omitted),
+            None => writer.note_rejoin(join),
+        }
         match writer.ingest(join, Some(&ids), Shown::Live).await? {
             Ingested::New { verdict: Verdict::Accepted, .. } => writer.commit().await?,
             // Another way brought it here meanwhile.

@@ -14,7 +14,7 @@ use crate::{
         schema::{
             ANNOTATIONS, AUTH_EVENTS, BACKWARD_EXTREMITIES, BUNDLED, CURRENT_STATE, CURRENT_STATES,
             EVENT_STATES, EVENTS, FORWARD_EXTREMITIES, FORWARDED, GAPS, MEMBERSHIPS, OUTLIERS,
-            OUTSIDE_EVENTS, RECEIPT_CHANGES, RECEIPTS, REFUSED_EVENTS, RELATIONS, ROOM_HEADS,
+            OUTSIDE_EVENTS, PARTIAL_ROOMS, RECEIPT_CHANGES, RECEIPTS, REFUSED_EVENTS, RELATIONS, ROOM_HEADS,
             ROOM_MEMBERS, ROOM_PURGES, ROOM_SERVERS, ROOMS, SEARCH_WORDS, STAGED, STATE_HASHES,
             STATE_SNAPSHOTS, STATES_TO_COLLECT, THREAD_EVENTS, THREAD_PARTICIPANTS, TIMELINE,
             TIMESTAMPS, UNREAD, USER_ROOMS, WAITING, WAITING_REDACTIONS,
@@ -101,6 +101,7 @@ impl Rooms {
         self.clear(&STATE_SNAPSHOTS, &range).await?;
         let mut batch = Batch::new();
         ROOM_PURGES.delete(&mut batch, &room);
+        PARTIAL_ROOMS.delete(&mut batch, &room);
         STATES_TO_COLLECT.delete(&mut batch, &room);
         self.db().commit(batch).await?;
         // What is in memory of its states goes by its number: one that comes again has another.
