@@ -10,11 +10,12 @@ use super::{
     writer::{Added, MemberChange, RoomWriter, Shown, Transaction},
 };
 use crate::storage::{
-    Json, StorageError,
+    Json, Position, StorageError,
     intern::UserNumber,
     schema::{
         CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, GAPS, MEMBERSHIPS, OUTBOX,
-        PARTIAL_ROOMS, REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
+        PARTIAL_ROOMS, REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS,
+        USER_ROOMS,
     },
 };
 
@@ -34,9 +35,8 @@ impl RoomWriter {
         for _ in 0..live {
             positions.push(db.position().await?);
         }
-        let whole = self.whole.take();
-        let whole_position = match &whole {
-            Some(_) => Some(db.position().await?),
+        let whole = match self.whole.take() {
+            Some(whole) => Some((whole, db.position().await?)),
             None => None,
         };
         let mut positions = positions.into_iter();
@@ -57,7 +57,7 @@ impl RoomWriter {
                 Shown::Live => positions.next(),
                 Shown::Backfilled(_) | Shown::Nowhere => None,
             };
-            let value = position.as_ref().map_or(0, crate::storage::Position::value);
+            let value = position.as_ref().map_or(0, Position::value);
             if value > 0 {
                 last_position = Some(value);
                 if let Some(listeners) = &listeners {
@@ -69,17 +69,12 @@ impl RoomWriter {
                 self.batch.hold(position);
             }
         }
-        if let (Some(whole), Some(position)) = (whole, whole_position) {
-            let value = position.value();
-            last_position = Some(value);
-            only_messages = false;
+        if let Some((whole, position)) = whole {
+            (last_position, only_messages, to_send) = (Some(position.value()), false, true);
             events.extend(whole.events.iter().cloned());
             affected.extend(whole.members.iter().map(|member| member.user));
             departed |= whole.members.iter().any(MemberChange::is_departure);
-            to_send = true;
-            self.batch.wake([UserNumber::FOR_OTHER_SERVERS]);
-            self.write_whole(whole, value);
-            self.batch.hold(position);
+            self.write_whole(whole, position);
         }
         if self.head.0 == 1 {
             ROOM_HEADS.require_absent(&mut self.batch, &room.number);
@@ -87,10 +82,7 @@ impl RoomWriter {
             ROOM_HEADS.require_equals(&mut self.batch, &room.number, &self.head);
         }
         if self.founding {
-            let table = self.table.read();
-            let create = table.room().create_event().map_or(1, |create| table.number(create).0);
-            let record = RoomRecord { version: room.version.clone(), create };
-            ROOMS.put(&mut self.batch, &room.number, &Json(record));
+            self.write_room();
         }
         ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
         let members = room.local_members();
@@ -140,18 +132,29 @@ impl RoomWriter {
         Ok(outcome??)
     }
 
+    /// The row by which the room is here.
+    fn write_room(&mut self) {
+        let table = self.table.read();
+        let create = table.room().create_event().map_or(1, |create| table.number(create).0);
+        let record = RoomRecord { version: self.room.version.clone(), create };
+        ROOMS.put(&mut self.batch, &self.room.number, &Json(record));
+    }
+
     /// The rows by which the room is whole from this position on.
-    fn write_whole(&mut self, whole: Whole, position: u64) {
+    fn write_whole(&mut self, whole: Whole, position: Position) {
         let room = self.room.number;
-        whole.queue_devices(&mut self.batch, position);
-        let partial = PartialRoom { whole_since: Some(position), ..whole.partial };
+        let since = position.value();
+        whole.queue_devices(&mut self.batch, since);
+        let partial = PartialRoom { whole_since: Some(since), ..whole.partial };
         PARTIAL_ROOMS.put(&mut self.batch, &room, &Json(partial.clone()));
         *self.room.partial.write() = Some(partial);
-        CURRENT_STATES.put(&mut self.batch, &(room, position), &whole.current);
-        *self.room.current_since.lock() = Some((position, whole.current));
+        CURRENT_STATES.put(&mut self.batch, &(room, since), &whole.current);
+        *self.room.current_since.lock() = Some((since, whole.current));
         for member in whole.members {
-            self.write_member(member, position);
+            self.write_member(member, since);
         }
+        self.batch.wake([UserNumber::FOR_OTHER_SERVERS]);
+        self.batch.hold(position);
     }
 
     /// The rows of one event.

@@ -185,7 +185,10 @@ impl RoomWriter {
     }
 
     /// Makes another state the current one, with all that is indexed by it.
-    pub(super) async fn change_current(&mut self, new: State) -> Result<Vec<MemberChange>, RoomError> {
+    pub(super) async fn change_current(
+        &mut self,
+        new: State,
+    ) -> Result<Vec<MemberChange>, RoomError> {
         struct Changed {
             event_type: String,
             state_key: String,

@@ -104,6 +104,7 @@ impl Rooms {
             self.check_invite(&session.user_id, target).await?;
         }
         let room = self.room(room_id).await?;
+        self.wait_for_member(&room, target).await?;
         let (me, guest) = (Sender::from(session), session.guest);
         self.retried(|| self.try_change(me, guest, &room, target, change, reason)).await
     }

@@ -63,7 +63,7 @@ mod timestamps;
 pub(crate) mod typing;
 mod upgrade;
 mod visibility;
-mod whole;
+pub(crate) mod whole;
 mod writer;
 
 #[cfg(test)]

@@ -15,12 +15,7 @@ use state_resolution::snapshot::Change;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Rooms,
-    error::RoomError,
-    pdu::Pdu,
-    record::EventNumber,
-    room::Room,
-    state::State,
+    Rooms, error::RoomError, pdu::Pdu, record::EventNumber, room::Room, state::State,
     writer::RoomWriter,
 };
 use crate::storage::{

@@ -48,7 +48,8 @@ pub(crate) struct OutsideEvent {
 impl Rooms {
     /// Comes into a room by `join`, an event of a user of this server that another server took in:
     /// `state` is the state before it and `auth_chain` what authorizes that, all signatures
-    /// checked. A room that is here already goes on from that state.
+    /// checked; if most members were left out of the state, it says who left them `omitted`. A room
+    /// that is here already goes on from that state, which must be whole then.
     ///
     /// # Errors
     /// [`RoomError::Forbidden`] if the join fails the rules in that state, [`RoomError::BadEvent`]
@@ -59,20 +60,6 @@ impl Rooms {
         join: &Pdu,
         state: &[Pdu],
         auth_chain: &[Pdu],
-    ) -> Result<Arc<Room>, RoomError> {
-        self.join_knowing(version, join, (state, auth_chain), None).await
-    }
-
-    /// The same where most members may have been left out of the state. A room that is here already
-    /// is not joined so.
-    ///
-    /// # Errors
-    /// As [`Rooms::join_remote`].
-    pub(crate) async fn join_knowing(
-        &self,
-        version: &RoomVersionId,
-        join: &Pdu,
-        (state, auth_chain): (&[Pdu], &[Pdu]),
         omitted: Option<&Omitted>,
     ) -> Result<Arc<Room>, RoomError> {
         let rules = version.rules().filter(|_| super::SUPPORTED_VERSIONS.contains(version));

@@ -3,7 +3,7 @@
 //! holds all that follows from it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -130,7 +130,7 @@ impl RoomWriter {
         self.dirty = true;
         self.graph.resolved = None;
         let past = self.since(&partial).await?;
-        let mut again: HashMap<OwnedEventId, Again> = HashMap::with_capacity(past.len());
+        let mut again: BTreeMap<OwnedEventId, Again> = BTreeMap::new();
         let mut by_id: HashMap<OwnedEventId, &Past> = HashMap::with_capacity(past.len());
         by_id.extend(past.iter().map(|one| (one.pdu.event_id.clone(), one)));
         let pdus: Vec<&Pdu> = past.iter().map(|one| &one.pdu).collect();
@@ -238,7 +238,7 @@ impl RoomWriter {
     async fn state_before_again(
         &mut self,
         one: &Past,
-        again: &HashMap<OwnedEventId, Again>,
+        again: &BTreeMap<OwnedEventId, Again>,
     ) -> Result<State, RoomError> {
         let mut states = Vec::with_capacity(one.pdu.prev_events.len());
         for id in &one.pdu.prev_events {
@@ -321,8 +321,7 @@ impl RoomWriter {
             if record.rejected != one.record.rejected {
                 self.graph.resolved = None;
                 let key = (room, at.get());
-                let mut auth =
-                    AUTH_EVENTS.get(self.rooms.db(), &key).await?.ok_or(CORRUPT)?;
+                let mut auth = AUTH_EVENTS.get(self.rooms.db(), &key).await?.ok_or(CORRUPT)?;
                 auth.rejected = record.rejected;
                 AUTH_EVENTS.put(&mut self.batch, &key, &auth);
             }
@@ -372,7 +371,7 @@ impl RoomWriter {
     async fn keep_implied_states(
         &mut self,
         past: &[Past],
-        again: &HashMap<OwnedEventId, Again>,
+        again: &BTreeMap<OwnedEventId, Again>,
     ) -> Result<(), RoomError> {
         let judged: BTreeSet<EventNumber> = again.values().map(|one| one.number).collect();
         let (db, room) = (self.rooms.db().clone(), self.room.number);
@@ -424,7 +423,7 @@ impl RoomWriter {
 /// accepted, what is behind it.
 fn behind(
     parents: &[OwnedEventId],
-    again: &HashMap<OwnedEventId, Again>,
+    again: &BTreeMap<OwnedEventId, Again>,
 ) -> BTreeSet<EventNumber> {
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
