@@ -211,6 +211,13 @@ impl From<RoomError> for ApiError {
             | RoomError::Full { .. }
             | RoomError::NotInRoom { .. }
             | RoomError::Forbidden { .. } => ErrorKind::Forbidden,
+            RoomError::NotWhole { .. } => {
+                return Self::with_status(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    ErrorKind::Unknown,
+                    &error,
+                );
+            }
             RoomError::Limit(limit) => return (*limit).into(),
             RoomError::Policy(PolicyError::Refused { status, kind, message }) => {
                 return Self::with_status(*status, (**kind).clone(), message);

@@ -135,11 +135,13 @@ pub(crate) struct Federation {
     pub(crate) enabled: bool,
     /// Notaries asked for keys of servers that are gone.
     pub(crate) trusted_key_servers: Vec<OwnedServerName>,
+    /// Whether rooms are joined without waiting for all of their members.
+    pub(crate) faster_joins: bool,
 }
 
 impl Default for Federation {
     fn default() -> Self {
-        Self { enabled: true, trusted_key_servers: Vec::new() }
+        Self { enabled: true, trusted_key_servers: Vec::new(), faster_joins: true }
     }
 }
 

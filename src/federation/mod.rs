@@ -63,6 +63,7 @@ pub(crate) struct Federation {
 
 struct Shared {
     enabled: bool,
+    faster_joins: bool,
     clock: Clock,
     random: Random,
     key: ServerKey,
@@ -146,6 +147,7 @@ impl Federation {
         Ok(Self {
             shared: Arc::new(Shared {
                 enabled: config.federation.enabled,
+                faster_joins: config.federation.faster_joins,
                 clock,
                 random,
                 key,
@@ -155,6 +157,11 @@ impl Federation {
                 paused: Cache::new(MAX_PAUSED),
             }),
         })
+    }
+
+    /// Whether rooms are joined without waiting for all of their members.
+    pub(crate) fn joins_faster(&self) -> bool {
+        self.shared.faster_joins
     }
 
     /// Whether `federation.enabled` is set: if not, no other server is asked or answered.

@@ -4,15 +4,18 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     error::RoomError,
+    partial::PartialRoom,
     record::{Membership, RoomRecord, UserRoom},
+    whole::Whole,
     writer::{Added, MemberChange, RoomWriter, Shown, Transaction},
 };
 use crate::storage::{
-    Json, StorageError,
+    Json, Position, StorageError,
     intern::UserNumber,
     schema::{
         CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, GAPS, MEMBERSHIPS, OUTBOX,
-        REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS, USER_ROOMS,
+        PARTIAL_ROOMS, REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS,
+        USER_ROOMS,
     },
 };
 
@@ -32,6 +35,10 @@ impl RoomWriter {
         for _ in 0..live {
             positions.push(db.position().await?);
         }
+        let whole = match self.whole.take() {
+            Some(whole) => Some((whole, db.position().await?)),
+            None => None,
+        };
         let mut positions = positions.into_iter();
         // Nothing waits from here on until the batch is queued.
         let mut affected = Vec::new();
@@ -50,7 +57,7 @@ impl RoomWriter {
                 Shown::Live => positions.next(),
                 Shown::Backfilled(_) | Shown::Nowhere => None,
             };
-            let value = position.as_ref().map_or(0, crate::storage::Position::value);
+            let value = position.as_ref().map_or(0, Position::value);
             if value > 0 {
                 last_position = Some(value);
                 if let Some(listeners) = &listeners {
@@ -62,16 +69,20 @@ impl RoomWriter {
                 self.batch.hold(position);
             }
         }
+        if let Some((whole, position)) = whole {
+            (last_position, only_messages, to_send) = (Some(position.value()), false, true);
+            events.extend(whole.events.iter().cloned());
+            affected.extend(whole.members.iter().map(|member| member.user));
+            departed |= whole.members.iter().any(MemberChange::is_departure);
+            self.write_whole(whole, position);
+        }
         if self.head.0 == 1 {
             ROOM_HEADS.require_absent(&mut self.batch, &room.number);
         } else {
             ROOM_HEADS.require_equals(&mut self.batch, &room.number, &self.head);
         }
         if self.founding {
-            let table = self.table.read();
-            let create = table.room().create_event().map_or(1, |create| table.number(create).0);
-            let record = RoomRecord { version: room.version.clone(), create };
-            ROOMS.put(&mut self.batch, &room.number, &Json(record));
+            self.write_room();
         }
         ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
         let members = room.local_members();
@@ -119,6 +130,31 @@ impl RoomWriter {
         let outcome =
             outcome.await.map_err(|error| StorageError::Engine { source: Arc::new(error) });
         Ok(outcome??)
+    }
+
+    /// The row by which the room is here.
+    fn write_room(&mut self) {
+        let table = self.table.read();
+        let create = table.room().create_event().map_or(1, |create| table.number(create).0);
+        let record = RoomRecord { version: self.room.version.clone(), create };
+        ROOMS.put(&mut self.batch, &self.room.number, &Json(record));
+    }
+
+    /// The rows by which the room is whole from this position on.
+    fn write_whole(&mut self, whole: Whole, position: Position) {
+        let room = self.room.number;
+        let since = position.value();
+        whole.queue_devices(&mut self.batch, since);
+        let partial = PartialRoom { whole_since: Some(since), ..whole.partial };
+        PARTIAL_ROOMS.put(&mut self.batch, &room, &Json(partial.clone()));
+        *self.room.partial.write() = Some(partial);
+        CURRENT_STATES.put(&mut self.batch, &(room, since), &whole.current);
+        *self.room.current_since.lock() = Some((since, whole.current));
+        for member in whole.members {
+            self.write_member(member, since);
+        }
+        self.batch.wake([UserNumber::FOR_OTHER_SERVERS]);
+        self.batch.hold(position);
     }
 
     /// The rows of one event.

@@ -171,7 +171,7 @@ impl RoomWriter {
 
     /// Keeps the number of ends bounded: those go first that have a state in common with another,
     /// then the oldest.
-    fn cap_extremities(&mut self) {
+    pub(super) fn cap_extremities(&mut self) {
         while self.graph.extremities.len() > MAX_EXTREMITIES {
             let tips = &self.graph.extremities;
             let has_twin = |at: &usize| {
@@ -185,7 +185,10 @@ impl RoomWriter {
     }
 
     /// Makes another state the current one, with all that is indexed by it.
-    async fn change_current(&mut self, new: State) -> Result<Vec<MemberChange>, RoomError> {
+    pub(super) async fn change_current(
+        &mut self,
+        new: State,
+    ) -> Result<Vec<MemberChange>, RoomError> {
         struct Changed {
             event_type: String,
             state_key: String,
@@ -252,7 +255,8 @@ impl RoomWriter {
         let count = servers.get(&server).copied().unwrap_or(0);
         let count = if joined { count + 1 } else { count.saturating_sub(1) };
         let key = (self.room.number, &*server);
-        if count == 0 {
+        // Of a server with nobody known, somebody may be there as long as not all are known.
+        if count == 0 && !self.room.is_partial() {
             ROOM_SERVERS.delete(&mut self.batch, &key);
             servers.remove(&server);
         } else {

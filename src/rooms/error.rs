@@ -89,6 +89,13 @@ pub(crate) enum RoomError {
         /// Which.
         room: OwnedRoomId,
     },
+    /// Most members of the room are not known yet. (`M_UNKNOWN`, 503; to other servers
+    /// `M_NOT_FOUND`, 404)
+    #[error("not all of room {room} is known here yet")]
+    NotWhole {
+        /// Which.
+        room: OwnedRoomId,
+    },
     /// The user may not do this. (`M_FORBIDDEN`, 403)
     #[error("{why}")]
     Forbidden {

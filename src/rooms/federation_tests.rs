@@ -144,7 +144,7 @@ impl Peer {
         let state = through.rooms.state_ids_before(&theirs, pdu.event_id()).await?;
         let chain = through.pdus(id, &state.auth_chain).await;
         let state = through.pdus(id, &state.state).await;
-        self.rooms.join_remote(&theirs.version, &pdu, &state, &chain).await?;
+        self.rooms.join_remote(&theirs.version, &pdu, &state, &chain, None).await?;
         Ok(pdu)
     }
 

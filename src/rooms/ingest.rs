@@ -9,7 +9,7 @@ use state_resolution::{EventIx, Rejection, StateMap};
 
 use super::{
     Rooms,
-    auth::Message,
+    auth::{Message, Table},
     auth_record::{AuthRecord, SnapshotNumber, relevant_content},
     error::RoomError,
     pdu::Pdu,
@@ -44,7 +44,7 @@ pub(crate) enum Verdict {
 }
 
 /// Accepted, or which other verdict, and why.
-type Judged = Result<(), (Verdict, String)>;
+pub(super) type Judged = Result<(), (Verdict, String)>;
 
 /// What came of taking an event in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -279,7 +279,7 @@ impl RoomWriter {
         Ok(Some(Known { number, verdict, after: None, prev_events }))
     }
 
-    async fn state_after_known(&self, known: &Known) -> Result<State, RoomError> {
+    pub(super) async fn state_after_known(&self, known: &Known) -> Result<State, RoomError> {
         if let Some(after) = &known.after {
             return Ok(after.clone());
         }
@@ -337,6 +337,11 @@ impl RoomWriter {
             }
             self.resolve(states).await?
         };
+        let before = if self.room.is_partial() {
+            self.with_cited_members(before, pdu).await?
+        } else {
+            before
+        };
         self.judge(pdu, known, &before, &parents, missing_prev, shown).await
     }
 
@@ -359,7 +364,7 @@ impl RoomWriter {
     }
 
     /// The state that these events make up, without rejected ones.
-    fn state_of(&self, ids: &[OwnedEventId]) -> Result<StateMap, Vec<OwnedEventId>> {
+    pub(super) fn state_of(&self, ids: &[OwnedEventId]) -> Result<StateMap, Vec<OwnedEventId>> {
         let table = self.table.read();
         let mut missing = Vec::new();
         let mut state = StateMap::new();
@@ -378,7 +383,7 @@ impl RoomWriter {
     }
 
     /// A state that another server told, written down if it is new.
-    async fn state_given(&mut self, map: StateMap) -> Result<State, RoomError> {
+    pub(super) async fn state_given(&mut self, map: StateMap) -> Result<State, RoomError> {
         let current = self.graph.current.clone();
         if current.map == map {
             return Ok(current);
@@ -403,11 +408,15 @@ impl RoomWriter {
     ) -> Result<Ingested, RoomError> {
         let number = known.as_ref().map_or(self.graph.next, |known| known.number);
         let is_live = shown == Shown::Live;
+        // Whether the event would be soft-failed is judged when all members are known.
+        let current = (is_live && !self.joining && !self.room.is_partial())
+            .then(|| self.graph.current.map.clone());
+        let current = current.as_ref();
         let (at, outcome) = if pdu.state_key.is_some() {
-            let (at, outcome) = self.judge_state(pdu, number, before, parents, is_live)?;
+            let (at, outcome) = self.judge_state(pdu, number, before, parents, current)?;
             (Some(at), outcome)
         } else {
-            (None, self.judge_message(pdu, before, is_live))
+            (None, self.judge_message(pdu, before, current))
         };
         let is_refused =
             outcome.is_ok() && is_live && !self.joining && self.is_unapproved(pdu).await?;
@@ -483,7 +492,7 @@ impl RoomWriter {
         number: EventNumber,
         before: &State,
         parents: &[Known],
-        is_live: bool,
+        current: Option<&StateMap>,
     ) -> Result<(EventIx, Judged), RoomError> {
         let create = {
             let table = self.table.read();
@@ -496,24 +505,7 @@ impl RoomWriter {
             let at = table
                 .insert(&record)
                 .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
-            let rejected = |why: Rejection| (Verdict::Rejected, why.to_string());
-            let is_first = table.room().create_event() == Some(at);
-            let outcome = if pdu.prev_events.is_empty() && !is_first {
-                Err((Verdict::Rejected, "it has no parents".to_owned()))
-            } else if table.places(pdu.auth_events.iter().map(|id| id.as_str())).is_none() {
-                Err((Verdict::Rejected, "it cites an event that is no state event".to_owned()))
-            } else {
-                table.check_alone(at).map_err(rejected)
-            };
-            let outcome = outcome.and_then(|()| table.check(at, &before.map).map_err(rejected));
-            let current = &self.graph.current.map;
-            let outcome = outcome.and_then(|()| {
-                if !is_live || self.joining {
-                    return Ok(());
-                }
-                let soft = |why: Rejection| (Verdict::SoftFailed, why.to_string());
-                table.check(at, current).map_err(soft)
-            });
+            let outcome = check_state(&table, at, pdu, &before.map, current);
             record.rejected = matches!(outcome, Err((Verdict::Rejected, _)));
             if table.room().is_rejected(at) != record.rejected {
                 table.set_rejected(at, record.rejected);
@@ -547,7 +539,13 @@ impl RoomWriter {
         }
     }
 
-    fn judge_message(&self, pdu: &Pdu, before: &State, is_live: bool) -> Judged {
+    /// Judges a message; `current` is the state in which it would be soft-failed.
+    pub(super) fn judge_message(
+        &self,
+        pdu: &Pdu,
+        before: &State,
+        current: Option<&StateMap>,
+    ) -> Judged {
         let rejected = |why: &dyn std::fmt::Display| (Verdict::Rejected, why.to_string());
         if pdu.prev_events.is_empty() {
             return Err(rejected(&"it has no parents"));
@@ -564,11 +562,9 @@ impl RoomWriter {
         let verdict = table.check_message_auth_events(message, &auth);
         verdict.map_err(|why| rejected(&why))?.map_err(|why| rejected(&why))?;
         table.check_message(message, &before.map).map_err(|why| rejected(&why))?;
-        if !is_live {
-            return Ok(());
-        }
+        let Some(current) = current else { return Ok(()) };
         let soft = |why: Rejection| (Verdict::SoftFailed, why.to_string());
-        table.check_message(message, &self.graph.current.map).map_err(soft)
+        table.check_message(message, current).map_err(soft)
     }
 
     /// The record of an event; what is not in the event itself is still to be filled in.
@@ -657,6 +653,29 @@ impl RoomWriter {
         });
         Ok(Vec::new())
     }
+}
+
+/// Judges a state event that is in the table; `current` is the state in which it would be
+/// soft-failed.
+pub(super) fn check_state(
+    table: &Table,
+    at: EventIx,
+    pdu: &Pdu,
+    before: &StateMap,
+    current: Option<&StateMap>,
+) -> Judged {
+    let rejected = |why: Rejection| (Verdict::Rejected, why.to_string());
+    let is_first = table.room().create_event() == Some(at);
+    if pdu.prev_events.is_empty() && !is_first {
+        return Err((Verdict::Rejected, "it has no parents".to_owned()));
+    }
+    if table.places(pdu.auth_events.iter().map(|id| id.as_str())).is_none() {
+        return Err((Verdict::Rejected, "it cites an event that is no state event".to_owned()));
+    }
+    table.check_alone(at).map_err(rejected)?;
+    table.check(at, before).map_err(rejected)?;
+    let Some(current) = current else { return Ok(()) };
+    table.check(at, current).map_err(|why| (Verdict::SoftFailed, why.to_string()))
 }
 
 /// The parents of a stored event that is not accepted; those of others are not asked for.

@@ -104,6 +104,7 @@ impl Rooms {
             self.check_invite(&session.user_id, target).await?;
         }
         let room = self.room(room_id).await?;
+        self.wait_for_member(&room, target).await?;
         let (me, guest) = (Sender::from(session), session.guest);
         self.retried(|| self.try_change(me, guest, &room, target, change, reason)).await
     }
@@ -200,12 +201,18 @@ impl Rooms {
             let Some(id) = text("room_id").and_then(|id| RoomId::parse(id).ok()) else { continue };
             let Some(number) = self.db().rooms().find(self.db(), &*id).await? else { continue };
             let found = USER_ROOMS.get(self.db(), &(user, number)).await?;
-            if found.is_some_and(|row| row.membership == Membership::Join) {
+            let room = self.room(&id).await.ok();
+            // What is known of other servers' users before a room is whole may not hold.
+            let is_sure = room.as_ref().is_none_or(|room| {
+                !room.is_partial() || room.local_members().binary_search(&user).is_ok()
+            });
+            if is_sure && found.is_some_and(|row| row.membership == Membership::Join) {
                 is_member = true;
                 break;
             }
             // Of rooms without anybody of this server it is not known who is in them.
-            is_known |= self.room(&id).await.is_ok_and(|room| !room.local_members().is_empty());
+            is_known |=
+                room.is_some_and(|room| !room.is_partial() && !room.local_members().is_empty());
         }
         if !is_member {
             return Ok(if is_known { Admission::ByTheRules } else { Admission::Unknown });

@@ -32,6 +32,7 @@ mod membership;
 mod neighbours;
 pub(crate) mod news;
 mod overview;
+pub(crate) mod partial;
 pub(crate) mod pdu;
 pub(crate) mod people;
 pub(crate) mod policy;
@@ -62,6 +63,7 @@ mod timestamps;
 pub(crate) mod typing;
 mod upgrade;
 mod visibility;
+pub(crate) mod whole;
 mod writer;
 
 #[cfg(test)]
@@ -170,6 +172,7 @@ struct Shared {
     purge_ordered: tokio::sync::Notify,
     watched: delayed::Watched,
     sent_members: SentMembers,
+    became_whole: tokio::sync::Notify,
 }
 
 impl Rooms {
@@ -211,6 +214,7 @@ impl Rooms {
             purge_ordered: tokio::sync::Notify::new(),
             watched: delayed::Watched::default(),
             sent_members: SentMembers::default(),
+            became_whole: tokio::sync::Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }

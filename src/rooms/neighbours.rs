@@ -72,6 +72,17 @@ impl Rooms {
         Err(RoomError::Forbidden { why: "your server is not in the room".to_owned() })
     }
 
+    /// Whether other servers can be told what depends on all of a room's members.
+    ///
+    /// # Errors
+    /// [`RoomError::NotWhole`] if not all are known.
+    pub(crate) fn require_whole(&self, room: &Room) -> Result<(), RoomError> {
+        if room.whole_since() <= self.db().visible_position() {
+            return Ok(());
+        }
+        Err(RoomError::NotWhole { room: room.id.clone() })
+    }
+
     /// The content of a member event of a user of this server, with their name and picture.
     pub(crate) async fn content_of_member(
         &self,

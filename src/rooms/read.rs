@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId, api::Direction};
 use serde_json::value::RawValue;
 use state_resolution::StateMap;
 
@@ -15,6 +15,7 @@ use super::{
     room::{self, Room},
     show::Viewer,
     state::differences,
+    timeline_key::live_events,
     visibility::{StateAccess, Visibility},
 };
 use crate::{
@@ -288,6 +289,46 @@ impl Rooms {
         Ok((room, at, visibility, position))
     }
 
+    /// The same where all members must be known.
+    ///
+    /// # Errors
+    /// [`RoomError::NotWhole`] besides.
+    async fn open_whole(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+    ) -> Result<(Arc<Room>, Snapshot, Visibility, u64), RoomError> {
+        let opened = self.open(session, room_id).await?;
+        if opened.0.whole_since() <= self.db().visible_position()
+            || opened.2.membership() != Some(Membership::Join)
+        {
+            return Ok(opened);
+        }
+        self.wait_until_whole(&opened.0).await?;
+        self.open(session, room_id).await
+    }
+
+    /// A part of a room's state at a position, with all members: what was not known then but is
+    /// now belongs to it.
+    async fn whole_state_at(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        position: u64,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
+        if position < room.whole_since() && !room.is_partial() {
+            let window = (0, position);
+            let last = live_events(at, room.number, window, 1, Direction::Backward).await?.pop();
+            if let Some((_, event)) = last {
+                let id = self.event_state(at, room.number, event).await?.after;
+                let map = self.state_map(at, room, id).await?;
+                return self.events_of(at, room, &map, wanted).await;
+            }
+        }
+        self.state_of_types_at(at, room, position, wanted).await
+    }
+
     /// The state that the user may read: the current one, or that of when they left.
     ///
     /// # Errors
@@ -297,8 +338,8 @@ impl Rooms {
         session: &Session,
         room_id: &RoomId,
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
-        let (room, at, visibility, position) = self.open(session, room_id).await?;
-        let state = self.state_at(&at, &room, position).await?;
+        let (room, at, visibility, position) = self.open_whole(session, room_id).await?;
+        let state = self.whole_state_at(&at, &room, position, |_| true).await?;
         let state: Vec<SharedEvent> = state.into_iter().map(|(_, event)| event).collect();
         let viewer = Viewer::from(session);
         self.client_events(&at, &viewer, &room, &visibility, &state, true).await
@@ -316,11 +357,16 @@ impl Rooms {
         state_key: &str,
         whole: bool,
     ) -> Result<Box<RawValue>, RoomError> {
-        let (room, at, visibility, position) = self.open(session, room_id).await?;
-        let event = self
-            .state_event_at(&at, &room, event_type, state_key, position)
-            .await?
-            .ok_or(RoomError::NoSuchState)?;
+        let (room, mut at, mut visibility, mut position) = self.open(session, room_id).await?;
+        let find = async |at: &Snapshot, position: u64| {
+            self.state_event_at(at, &room, event_type, state_key, position).await
+        };
+        let mut event = find(&at, position).await?;
+        if event.is_none() && event_type == "m.room.member" && room.is_partial() {
+            (_, at, visibility, position) = self.open_whole(session, room_id).await?;
+            event = find(&at, position).await?;
+        }
+        let event = event.ok_or(RoomError::NoSuchState)?;
         if !whole {
             return super::show::raw(event.content().to_owned());
         }
@@ -343,10 +389,10 @@ impl Rooms {
         membership: Option<&str>,
         not_membership: Option<&str>,
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
-        let (room, at, visibility, last) = self.open(session, room_id).await?;
+        let (room, at, visibility, last) = self.open_whole(session, room_id).await?;
         let position = position.unwrap_or(last).min(last);
         let members: Vec<SharedEvent> = self
-            .state_of_types_at(&at, &room, position, |event_type| event_type == "m.room.member")
+            .whole_state_at(&at, &room, position, |event_type| event_type == "m.room.member")
             .await?
             .into_iter()
             .map(|(_, event)| event)
@@ -369,7 +415,7 @@ impl Rooms {
         session: &Session,
         room_id: &RoomId,
     ) -> Result<Vec<(OwnedUserId, Profile)>, RoomError> {
-        let (room, at, visibility, position) = self.open(session, room_id).await?;
+        let (room, at, visibility, position) = self.open_whole(session, room_id).await?;
         if visibility.membership() != Some(Membership::Join) {
             return Err(RoomError::NotInRoom { room: room.id.clone() });
         }

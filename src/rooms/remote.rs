@@ -21,6 +21,7 @@ use super::{
     event,
     ingest::{Ingested, Verdict},
     membership::Admission,
+    partial::Omitted,
     pdu::Pdu,
     record::{EventNumber, EventRecord, Membership, UserRoom},
     room::Room,
@@ -47,7 +48,8 @@ pub(crate) struct OutsideEvent {
 impl Rooms {
     /// Comes into a room by `join`, an event of a user of this server that another server took in:
     /// `state` is the state before it and `auth_chain` what authorizes that, all signatures
-    /// checked. A room that is here already goes on from that state.
+    /// checked; if most members were left out of the state, it says who left them `omitted`. A room
+    /// that is here already goes on from that state, which must be whole then.
     ///
     /// # Errors
     /// [`RoomError::Forbidden`] if the join fails the rules in that state, [`RoomError::BadEvent`]
@@ -58,6 +60,7 @@ impl Rooms {
         join: &Pdu,
         state: &[Pdu],
         auth_chain: &[Pdu],
+        omitted: Option<&Omitted>,
     ) -> Result<Arc<Room>, RoomError> {
         let rules = version.rules().filter(|_| super::SUPPORTED_VERSIONS.contains(version));
         let rules = rules
@@ -68,6 +71,10 @@ impl Rooms {
         let _turn = turn.lock().await;
         let here = self.loaded(number).await?;
         let founding = here.is_none();
+        if omitted.is_some() && !founding {
+            let why = "it came to be here meanwhile".to_owned();
+            return Err(RoomError::BadEvent { why });
+        }
         let room = match here {
             Some(room) => room,
             None => Arc::new(Room::staged(number, join.room_id.clone(), version.clone(), rules)),
@@ -81,6 +88,10 @@ impl Rooms {
         let mut writer = RoomWriter::new(self, Arc::clone(&room)).await?;
         writer.founding = founding;
         writer.joining = true;
+        match omitted {
+            Some(omitted) => writer.begin_partial(join, omitted),
+            None => writer.note_rejoin(join),
+        }
         match writer.ingest(join, Some(&ids), Shown::Live).await? {
             Ingested::New { verdict: Verdict::Accepted, .. } => writer.commit().await?,
             // Another way brought it here meanwhile.

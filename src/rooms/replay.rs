@@ -61,6 +61,8 @@ struct Replay<'a> {
     found: Findings,
     /// Some of the history was removed.
     purged: bool,
+    /// Members of whom it is not known yet are added where they are cited.
+    partial: bool,
 }
 
 impl Rooms {
@@ -95,6 +97,7 @@ impl Rooms {
             tips: HashSet::new(),
             found: Findings::default(),
             purged: false,
+            partial: room.is_partial(),
         };
         replay.purged = ROOM_PURGES.contains(&replay.at, &room.number).await?;
         replay.tips().await?;
@@ -209,7 +212,7 @@ impl Replay<'_> {
                 }
             }
         }
-        if !is_whole {
+        if !is_whole || self.partial {
             return Ok(None);
         }
         self.resolve(&maps).await.map(Some)

@@ -22,17 +22,18 @@ use super::{
     auth::{Table, membership_in},
     auth_record::SnapshotNumber,
     error::RoomError,
+    partial::PartialRoom,
     record::{EventNumber, EventRecord, Membership, SharedEvent},
     state::{Ledger, State, stored_snapshot},
 };
 use crate::{
     appservice::registry::RoomAudience,
     storage::{
-        Db, Range, Read,
+        Db, Json, Range, Read,
         intern::{RoomNumber, UserNumber},
         schema::{
-            CURRENT_STATE, EVENTS, FORWARD_EXTREMITIES, ROOM_HEADS, ROOM_MEMBERS, ROOM_SERVERS,
-            ROOMS, STATE_SNAPSHOTS, TIMELINE,
+            CURRENT_STATE, CURRENT_STATES, EVENTS, FORWARD_EXTREMITIES, PARTIAL_ROOMS, ROOM_HEADS,
+            ROOM_MEMBERS, ROOM_SERVERS, ROOMS, STATE_SNAPSHOTS, TIMELINE,
         },
         shared_events,
     },
@@ -62,7 +63,10 @@ pub(crate) struct Room {
     pub(super) graph: Arc<tokio::sync::Mutex<Option<Graph>>>,
     /// The room's table and its unwritten snapshots; read when first needed.
     pub(super) ledger: OnceCell<Arc<Ledger>>,
-    /// How many members are on which server; changed when a batch is queued.
+    /// Whether it was joined without most of its members; changed when a batch is queued.
+    pub(super) partial: RwLock<Option<PartialRoom>>,
+    /// How many members are on which server; changed when a batch is queued. In a room of which not
+    /// all members are known, none may be known of a server.
     pub(super) servers: RwLock<BTreeMap<OwnedServerName, u64>>,
     /// Joined users of this server, in ascending order; changed when a batch is queued.
     pub(super) local_members: RwLock<Arc<[UserNumber]>>,
@@ -267,6 +271,7 @@ impl Room {
             rules,
             graph: Arc::default(),
             ledger: OnceCell::new(),
+            partial: RwLock::default(),
             servers: RwLock::default(),
             local_members: RwLock::new(Arc::new([])),
             current_since: Mutex::default(),
@@ -298,7 +303,9 @@ impl Room {
             .collect();
         let servers =
             ROOM_SERVERS.scan(&at, &Range::prefix(&(number,)), usize::MAX).await?.into_iter();
+        let partial = PARTIAL_ROOMS.get(&at, &number).await?.map(|Json(partial)| partial);
         Ok(Some(Self {
+            partial: RwLock::new(partial),
             servers: RwLock::new(servers.map(|((_, server), count)| (server, count)).collect()),
             local_members: RwLock::new(local),
             ..Self::new(number, id, version, rules)
@@ -310,9 +317,9 @@ impl Room {
         Arc::clone(&self.local_members.read())
     }
 
-    /// How many are in the room.
+    /// How many are in the room; at least one on each server as long as not all are known.
     pub(crate) fn member_count(&self) -> u64 {
-        self.servers.read().values().sum()
+        self.servers.read().values().map(|count| (*count).max(1)).sum()
     }
 
     /// Adds `user` to the local members, or takes them out.
@@ -422,8 +429,12 @@ pub(super) async fn members(
     }
 }
 
-/// The position of the last event of a room's timeline; 0 if there is none.
+/// The position of the last event of a room's timeline, or from which on its state is what it is if
+/// that is later; 0 if there is neither.
 pub(super) async fn stored_last_position(db: &Db, room: RoomNumber) -> Result<u64, RoomError> {
-    let last = TIMELINE.scan_back(db, &Range::prefix(&(room,)), 1).await?.pop();
-    Ok(last.map_or(0, |((_, key), _)| key.position()))
+    let range = Range::prefix(&(room,));
+    let event = TIMELINE.scan_back(db, &range, 1).await?.pop();
+    let event = event.map_or(0, |((_, key), _)| key.position());
+    let state = CURRENT_STATES.scan_back(db, &Range::prefix(&(room,)), 1).await?.pop();
+    Ok(state.map_or(0, |((_, since), _)| since).max(event))
 }

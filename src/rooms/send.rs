@@ -89,6 +89,9 @@ impl Rooms {
             "m.room.canonical_alias" => self.check_aliases(room, &content).await?,
             "m.room.member" => {
                 self.check_member(session, state_key, &content)?;
+                if let Ok(target) = ruma::UserId::parse(state_key) {
+                    self.wait_for_member(room, &target).await?;
+                }
                 let invites = content.get("membership").and_then(|is| is.as_str());
                 if let (Some("invite"), Ok(target)) = (invites, ruma::UserId::parse(state_key)) {
                     self.check_invite(&session.user_id, &target).await?;

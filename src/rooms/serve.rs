@@ -320,7 +320,9 @@ impl Rooms {
         state: &StateMap,
     ) -> Result<(bool, bool), RoomError> {
         let table = room.ledger(self.db()).await?.table.read();
-        let (mut joined, mut invited) = (false, false);
+        // Its members may be among those that are not known yet.
+        let mut joined = room.is_partial() && room.servers().iter().any(|other| other == server);
+        let mut invited = false;
         for (key, event) in state {
             let (event_type, user) = table.room().key_name(key);
             let on_server = event_type == "m.room.member"

@@ -20,6 +20,7 @@ use super::{
     room::{Graph, Room, StateEvent},
     state::{Ledger, State},
     timeline_key::TimelineKey,
+    whole::Whole,
 };
 use crate::storage::{Batch, intern::UserNumber, schema::EVENTS};
 
@@ -115,6 +116,8 @@ pub(super) struct RoomWriter {
     pub(super) founding: bool,
     /// This server comes into the room by the change: what it knew of it before is outdated.
     pub(super) joining: bool,
+    /// The room becomes whole by the change.
+    pub(super) whole: Option<Whole>,
     /// The events are another server's, which this one took in for it and sends on to the others.
     pub(super) forwarding: bool,
     /// Whether `graph` holds something that was not queued.
@@ -157,6 +160,7 @@ impl RoomWriter {
             transaction: None,
             founding: false,
             joining: false,
+            whole: None,
             forwarding: false,
             dirty: false,
         })

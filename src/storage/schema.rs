@@ -31,6 +31,7 @@ use crate::{
         allowances::RateOverride,
         auth_record::{AuthRecord, EventState, SnapshotNumber},
         delayed::DelayedEvent,
+        partial::PartialRoom,
         people::SeenProfile,
         purge::{Block, Job, Purged},
         receipts::{Receipt, ReceiptSlot},
@@ -158,6 +159,8 @@ tables! {
     MEMBERSHIPS = Memberships "memberships" [Layout::NUMBERS.prefix(8)]: (RoomNumber, UserNumber, u64) => Membership;
     /// How many members of a room are on a server.
     ROOM_SERVERS = RoomServers "room_servers" [Layout::NUMBERS.prefix(8)]: (RoomNumber, OwnedServerName) => u64;
+    /// Rooms that were joined without most of their members, and since when all are known.
+    PARTIAL_ROOMS = PartialRooms "partial_rooms": RoomNumber => Json<PartialRoom>;
     /// Events that events of the room refer to and that are not here, or as outliers only.
     BACKWARD_EXTREMITIES = BackwardExtremities "backward_extremities" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId) => ();

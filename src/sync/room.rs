@@ -73,7 +73,9 @@ impl RoomReader<'_> {
             self.sync.receipts.note_delivery(self.session, &self.room, events, self.until);
             let members_changed = (excerpt.stretch.events.iter().chain(&excerpt.state))
                 .any(|(_, event)| event.is_state() && event.event_type == "m.room.member");
-            if known_since.is_none() || self.request.full_state || members_changed {
+            // Those that came to be known meanwhile need not be told of.
+            let is_new = known_since.is_none_or(|since| self.room.whole_since() > since);
+            if is_new || self.request.full_state || members_changed {
                 joined.summary = Some(self.summary().await?);
             }
             (joined.timeline, joined.state) = self.show(excerpt).await?;
@@ -131,6 +133,10 @@ impl RoomReader<'_> {
     /// room at that time.
     async fn known_since(&self, since: Option<u64>) -> Result<Option<u64>, RoomError> {
         let Some(since) = since else { return Ok(None) };
+        // It was left out until all members were known.
+        if !self.request.filter.lazy_load_members() && self.room.whole_since() > since {
+            return Ok(None);
+        }
         if self.user_room.position <= since {
             return Ok(Some(since));
         }

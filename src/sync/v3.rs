@@ -389,6 +389,13 @@ impl Sync {
             rooms.leave.insert(room_id, Left { state, account_data, ..Left::default() });
             return Ok(());
         };
+        // Clients that count on all members get the room when it is whole.
+        if membership == Membership::Join
+            && !request.filter.lazy_load_members()
+            && room.whole_since() > until
+        {
+            return Ok(());
+        }
         let user_room = &user_room;
         let mut reader = RoomReader {
             sync: self,

@@ -14,6 +14,7 @@ mod joining;
 mod keys;
 mod membership;
 mod outages;
+mod partial;
 mod questions;
 mod reading;
 mod requests;

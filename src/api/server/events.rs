@@ -55,6 +55,7 @@ pub(crate) async fn get_state(
     Server { origin, request, .. }: Server<get_room_state::v1::Request>,
 ) -> Result<Ruma<get_room_state::v1::Response>, ApiError> {
     let room = rooms.room_with(&request.room_id, &origin).await?;
+    rooms.require_whole(&room).map_err(ApiError::not_found)?;
     let found = rooms.state_ids_before(&room, &request.event_id).await?;
     let auth_chain = rooms.pdus(&room, &found.auth_chain).await?;
     let state = rooms.pdus(&room, &found.state).await?;
@@ -67,6 +68,7 @@ pub(crate) async fn get_state_ids(
     Server { origin, request, .. }: Server<get_room_state_ids::v1::Request>,
 ) -> Result<Ruma<get_room_state_ids::v1::Response>, ApiError> {
     let room = rooms.room_with(&request.room_id, &origin).await?;
+    rooms.require_whole(&room).map_err(ApiError::not_found)?;
     let found = rooms.state_ids_before(&room, &request.event_id).await?;
     Ok(Ruma(get_room_state_ids::v1::Response::new(found.auth_chain, found.state)))
 }

@@ -79,6 +79,7 @@ async fn prepare(
     if room.local_members().is_empty() {
         return Err(ApiError::not_found("Nobody of this server is in the room"));
     }
+    rooms.require_whole(&room).map_err(ApiError::not_found)?;
     if versions.is_some_and(|versions| !versions.contains(&room.version)) {
         return Err(incompatible(&room.version));
     }
@@ -123,6 +124,7 @@ async fn admit(
     request: create_join_event::v2::Request,
 ) -> Result<RoomState, ApiError> {
     let create_join_event::v2::Request { room_id, event_id, pdu, omit_members, .. } = request;
+    require_whole(rooms, &room_id).await?;
     let servers = match rooms.room(&room_id).await {
         Ok(room) if omit_members => Some(room.servers()),
         _ => None,
@@ -144,22 +146,31 @@ async fn admit(
     Ok(state)
 }
 
+/// Refuses what a server that does not know all members can't judge: others are asked then.
+async fn require_whole(rooms: &Rooms, room_id: &RoomId) -> Result<(), ApiError> {
+    let room = rooms.room(room_id).await?;
+    rooms.require_whole(&room).map_err(ApiError::not_found)
+}
+
 /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
 pub(crate) async fn send_leave(
+    State(rooms): State<Rooms>,
     State(exchange): State<Exchange>,
     Server { origin, request, .. }: Server<create_leave_event::v2::Request>,
 ) -> Result<Ruma<create_leave_event::v2::Response>, ApiError> {
     let create_leave_event::v2::Request { room_id, event_id, pdu, .. } = request;
+    require_whole(&rooms, &room_id).await?;
     exchange.take_member_event(&origin, &room_id, &event_id, &pdu, Membership::Leave).await?;
     Ok(Ruma(create_leave_event::v2::Response::new()))
 }
 
 /// `PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}`
 pub(crate) async fn send_leave_v1(
+    rooms: State<Rooms>,
     exchange: State<Exchange>,
     request: Server<create_leave_event::v2::Request>,
 ) -> Result<Json<(u16, Value)>, ApiError> {
-    send_leave(exchange, request).await?;
+    send_leave(rooms, exchange, request).await?;
     Ok(Json((200, json!({}))))
 }
 
@@ -170,6 +181,7 @@ pub(crate) async fn send_knock(
     Server { origin, request, .. }: Server<create_knock_event::v1::Request>,
 ) -> Result<Ruma<create_knock_event::v1::Response>, ApiError> {
     let create_knock_event::v1::Request { room_id, event_id, pdu, .. } = request;
+    require_whole(&rooms, &room_id).await?;
     let (room, _) =
         exchange.take_member_event(&origin, &room_id, &event_id, &pdu, Membership::Knock).await?;
     let known = rooms.first_look(&room).await?;

@@ -24,7 +24,10 @@ use ruma::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{Exchange, gaps::EVENTS};
+use super::{
+    Exchange,
+    gaps::{EVENTS, Extent},
+};
 use crate::{
     federation::PeerError,
     rooms::{Page, PageRequest, Room, RoomError, pdu::Pdu},
@@ -319,7 +322,7 @@ impl Exchange {
         }
         let mut states = BTreeMap::new();
         for event in needed.states.into_iter().take(MAX_STATES) {
-            if let Some(state) = self.fetch_state(room, &event, server).await? {
+            if let Some(state) = self.fetch_state(room, &event, server, Extent::Bounded).await? {
                 states.insert(event, state);
             }
         }

@@ -119,7 +119,8 @@ impl Exchange {
         }
         let room = self.rooms.room_with(&typing.room_id, origin).await?;
         let user = self.rooms.user_number(&typing.user_id).await?;
-        if !self.rooms.is_joined(&room, user).await? {
+        // Their server is in the room; who of it is may not be known yet.
+        if !room.is_partial() && !self.rooms.is_joined(&room, user).await? {
             return Err(RoomError::NotInRoom { room: room.id.clone() });
         }
         let timeout = typing.typing.then_some(TYPING);
@@ -138,7 +139,7 @@ impl Exchange {
                     continue;
                 }
                 let user = self.rooms.user_number(user_id).await?;
-                if !self.rooms.is_joined(&room, user).await? {
+                if !room.is_partial() && !self.rooms.is_joined(&room, user).await? {
                     continue;
                 }
                 let Some(event_id) = receipt.event_ids.last() else { continue };

@@ -32,6 +32,15 @@ const MAX_SERVERS: usize = 3;
 /// How many missing events are fetched one by one; if there are more, all of the state is.
 pub(super) const MAX_SINGLE: usize = 100;
 
+/// What of a room's state may be fetched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Extent {
+    /// As many events as one server may have kept of a room in a month.
+    Bounded,
+    /// All of it, as it would have come with a join.
+    Whole,
+}
+
 impl Exchange {
     /// Takes a checked event into its room, and before it what it refers to.
     ///
@@ -169,7 +178,8 @@ impl Exchange {
         pdu: &Pdu,
         server: &ServerName,
     ) -> Result<bool, RoomError> {
-        let Some(state) = self.fetch_state(room, pdu.event_id(), server).await? else {
+        let Some(state) = self.fetch_state(room, pdu.event_id(), server, Extent::Bounded).await?
+        else {
             return Ok(false);
         };
         let ingested = self.rooms.ingest_after_gap(room, pdu, &state).await?;
@@ -183,10 +193,12 @@ impl Exchange {
         room: &Arc<Room>,
         event: &EventId,
         server: &ServerName,
+        extent: Extent,
     ) -> Result<Option<Vec<OwnedEventId>>, RoomError> {
         let event = event.to_owned();
         let request = get_room_state_ids::v1::Request::new(event.clone(), room.id.clone());
-        let ids = match self.federation.ask(server, request, EVENTS).await {
+        let limits = if extent == Extent::Whole { STATE } else { EVENTS };
+        let ids = match self.federation.ask(server, request, limits).await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(%server, %error, "no state");
@@ -205,7 +217,10 @@ impl Exchange {
             match self.federation.ask(server, request, STATE).await {
                 Ok(answer) => {
                     let events = [answer.auth_chain, answer.pdus].concat();
-                    self.keep_outliers(room, &events, server).await?;
+                    match extent {
+                        Extent::Bounded => self.keep_outliers(room, &events, server).await?,
+                        Extent::Whole => self.keep_state(room, &events, server).await?,
+                    };
                 }
                 Err(error) => {
                     // A state with holes in it would be taken for the truth.

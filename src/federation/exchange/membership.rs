@@ -25,6 +25,7 @@ use crate::{
     rooms::{
         Room, RoomError, SUPPORTED_VERSIONS,
         ingest::{Ingested, Verdict},
+        partial::Omitted,
         pdu::Pdu,
         record::Membership,
     },
@@ -92,12 +93,37 @@ impl Exchange {
         Err(last)
     }
 
+    /// Joins through one server, at first without waiting for all members. If what it says of the room
+    /// then does not do, it is asked for everything.
     async fn join_through(
         &self,
         user: &UserId,
         room_id: &RoomId,
         server: &ServerName,
         reason: Option<&str>,
+    ) -> Result<(), ExchangeError> {
+        // What is here of a room goes on from all of its state.
+        let is_new = matches!(self.rooms.room(room_id).await, Err(RoomError::UnknownRoom { .. }));
+        if self.federation.joins_faster() && is_new {
+            match self.join_by(user, room_id, server, reason, true).await {
+                Err(ExchangeError::Room(
+                    RoomError::BadEvent { why } | RoomError::Forbidden { why },
+                )) => {
+                    tracing::info!(%server, room = %room_id, why, "all members are asked for");
+                }
+                outcome => return outcome,
+            }
+        }
+        self.join_by(user, room_id, server, reason, false).await
+    }
+
+    async fn join_by(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        server: &ServerName,
+        reason: Option<&str>,
+        omit_members: bool,
     ) -> Result<(), ExchangeError> {
         let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
         request.ver = SUPPORTED_VERSIONS.to_vec();
@@ -107,11 +133,12 @@ impl Exchange {
         let number = self.rooms.user_number(user).await?;
         let content = self.rooms.content_of_member(Membership::Join, number, reason).await?;
         let (join, object) = self.rooms.sign_member(template, &rules, room_id, user, content)?;
-        let request = create_join_event::v2::Request::new(
+        let mut request = create_join_event::v2::Request::new(
             room_id.to_owned(),
             join.event_id().to_owned(),
             raw(&object)?,
         );
+        request.omit_members = omit_members;
         let answer = self.federation.ask(server, request, STATE).await?.room_state;
         // Where another server's signature lets the user in, the event comes back with it.
         let join = match &answer.event {
@@ -124,10 +151,19 @@ impl Exchange {
             }
             None => join,
         };
+        let omitted = match (answer.members_omitted, omit_members) {
+            (true, false) => return Err(bad("members were left out unasked").into()),
+            (true, true) => Some(omitted(server, answer.servers_in_room.unwrap_or_default())),
+            (false, _) => None,
+        };
         let state = self.check_state(&answer.state, &rules, room_id, server).await?;
         let auth_chain = self.check_state(&answer.auth_chain, &rules, room_id, server).await?;
-        let room = self.rooms.join_remote(&version, &join, &state, &auth_chain).await?;
+        let omitted = omitted.as_ref();
+        let room = self.rooms.join_remote(&version, &join, &state, &auth_chain, omitted).await?;
         self.went_in(&room, number).await;
+        if room.is_partial() {
+            self.resync(room.number);
+        }
         Ok(())
     }
 
@@ -284,6 +320,7 @@ impl Exchange {
         extra: impl IntoIterator<Item = (String, CanonicalJsonValue)>,
     ) -> Result<(), ExchangeError> {
         self.rooms.check_invite(sender, target).await?;
+        self.rooms.wait_for_member(room, target).await?;
         let number = self.rooms.user_number(target).await?;
         let mut content = self.rooms.content_of_member(Membership::Invite, number, reason).await?;
         content.extend(extra);
@@ -401,6 +438,12 @@ fn template(
 
 fn raw(object: &CanonicalJsonObject) -> Result<Box<RawValue>, RoomError> {
     serde_json::value::to_raw_value(object).map_err(|error| bad(&error.to_string()))
+}
+
+/// What a server says of the members that it left out; what is no server's name is nobody.
+fn omitted(via: &ServerName, servers: Vec<String>) -> Omitted {
+    let named = servers.into_iter().filter_map(|name| OwnedServerName::try_from(name).ok());
+    Omitted { via: via.to_owned(), servers: named.collect() }
 }
 
 fn stripped(events: &[RawStrippedState]) -> Vec<Box<RawValue>> {

@@ -14,6 +14,7 @@ mod membership;
 mod outbound;
 mod outliers;
 mod passing;
+mod resync;
 mod spaces;
 mod third_party;
 mod transactions;
@@ -95,6 +96,7 @@ struct Shared {
     backfills: backfill::Backfills,
     spaces: spaces::KnownSpaces,
     strangers: arrivals::Strangers,
+    resyncs: resync::Resyncs,
 }
 
 impl Exchange {
@@ -117,6 +119,7 @@ impl Exchange {
             backfills: backfill::Backfills::default(),
             spaces: spaces::known_spaces(),
             strangers: arrivals::Strangers::default(),
+            resyncs: resync::Resyncs::default(),
         };
         let Besides { typing, receipts, presence, e2ee, identity } = besides;
         let shared = Arc::new(shared);
@@ -131,6 +134,10 @@ impl Exchange {
         if let Err(error) = self.resume_staged().await {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "events that came before the restart can't be read");
+        }
+        if let Err(error) = self.resume_resyncs().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "rooms of which not all is known can't be read");
         }
         self.run_outbound().await;
     }

@@ -46,6 +46,18 @@ impl Exchange {
         Some(self.federation.ask(server, request, EVENTS).await.ok()?.pdu)
     }
 
+    /// Keeps the state of a room that was joined without it. The auth events that it lacks.
+    pub(super) async fn keep_state(
+        &self,
+        room: &Arc<Room>,
+        events: &[Box<RawValue>],
+        server: &ServerName,
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let pdus = self.verified(room, events, server).await;
+        let pdus: Vec<&Pdu> = pdus.iter().collect();
+        self.rooms.ingest_outliers(room, &pdus).await
+    }
+
     /// Keeps events that others refer to. The auth events that they lack.
     pub(super) async fn keep_outliers(
         &self,

@@ -5,6 +5,7 @@ mod elsewhere;
 mod encryption;
 mod endpoints;
 mod failing;
+mod faster_joins;
 mod joined_state;
 mod outliers;
 mod passing;

@@ -12,7 +12,7 @@ use super::{
     lists::{DirectRooms, Entry},
     request::Details,
     response::{Hero, Room as RoomResponse},
-    state::{is_lazy, requires},
+    state::{is_lazy, requires, wants_all_members},
 };
 use crate::{
     push::Whose,
@@ -66,7 +66,15 @@ impl Reader<'_> {
         entry: &Entry<'_>,
         details: &Details,
     ) -> Result<Option<Sent>, SlidingError> {
+        let rooms = &self.sync.rooms;
         match entry.membership {
+            // Who wants all members gets the room when they are known.
+            Membership::Join
+                if wants_all_members(&details.required_state)
+                    && rooms.numbered(entry.number).await?.whole_since() > self.until =>
+            {
+                Ok(None)
+            }
             Membership::Join => self.joined(entry, details).await,
             _ => self.invited(entry).await,
         }

@@ -18,6 +18,11 @@ pub(super) fn is_lazy(required: &Required) -> bool {
     required.contains(&(MEMBER.to_owned(), LAZY.to_owned()))
 }
 
+/// Whether members are required who are neither loaded lazily nor the user.
+pub(super) fn wants_all_members(required: &Required) -> bool {
+    requires(required, MEMBER, ANY, ME)
+}
+
 /// Whether a state event is required, lazily loaded members aside.
 ///
 /// What is required of a type by its name goes before what is required of all.

@@ -38,6 +38,9 @@ async fn a_room_whose_rules_can_not_be_checked_is_not_joined() {
     let room = room(&c, &carol, json!({ "preset": "public_chat" })).await;
     let path = format!("/v3/join/{room}?via=c.example");
     assert_eq!(b.post(&path, Some(&bob), json!({})).await.0, StatusCode::OK);
+    // Only who knows all members lets others in.
+    let members = format!("/v3/rooms/{room}/members");
+    assert_eq!(b.get(&members, Some(&bob)).await.0, StatusCode::OK);
     network.disconnect(ruma::server_name!("c.example"));
     network.lose(Some(NOTARY));
     let a = server(&network, "a.example", 1).await;

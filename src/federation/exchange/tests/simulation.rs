@@ -18,8 +18,8 @@ use crate::{
     storage::{
         Range,
         schema::{
-            DEVICE_LIST_OUTBOX, DEVICE_LISTS_WAITING, OUTBOX, STAGED, TO_DEVICE_OUT, UNTAKEN,
-            WAITING,
+            DEVICE_LIST_OUTBOX, DEVICE_LISTS_WAITING, OUTBOX, PARTIAL_ROOMS, STAGED, TO_DEVICE_OUT,
+            UNTAKEN, WAITING,
         },
     },
 };
@@ -65,7 +65,11 @@ fn simulate(seed: u64, events: usize) {
     runtime.block_on(async {
         let mut world = World::new(seed).await;
         world.weather.set_calm(false);
-        for _ in 0..events {
+        for at in 0..events {
+            if at == events / 4 {
+                // From here on those who came in without most members may learn who they are.
+                world.network.lose(None);
+            }
             world.step().await;
         }
         world.heal().await;
@@ -133,6 +137,9 @@ impl World {
             },
         });
         self.room = room(self.server(0), self.user(0), body).await;
+        if self.seed.is_multiple_of(2) {
+            self.network.lose(Some("/_matrix/federation/v1/state_ids"));
+        }
         for at in 1..SERVERS {
             self.join(at).await;
             self.check_timeline(0).await;
@@ -282,6 +289,19 @@ impl World {
         self.check_timeline(at).await;
     }
 
+    /// Whether a server knows all of the room, or nobody of it is there.
+    async fn is_whole(&self, at: usize) -> bool {
+        let server = self.server(at);
+        let rows = PARTIAL_ROOMS.scan(&server.db, &Range::all(), usize::MAX).await.unwrap();
+        for (number, _) in rows.into_iter().filter(|(_, row)| row.0.whole_since.is_none()) {
+            let room = server.server.rooms().numbered(number).await.unwrap();
+            if !room.local_members().is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Waits until nothing is on its way any more.
     async fn settle(&self) {
         for _ in 0..PATIENCE {
@@ -296,6 +316,7 @@ impl World {
                     && UNTAKEN.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && DEVICE_LIST_OUTBOX.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && DEVICE_LISTS_WAITING.scan(db, &Range::all(), 1).await.unwrap().is_empty();
+                is_quiet &= self.network.is_losing() || self.is_whole(at).await;
             }
             if is_quiet {
                 return;
@@ -306,6 +327,7 @@ impl World {
 
     /// The weather clears up, everybody comes back, and says something.
     async fn heal(&mut self) {
+        self.network.lose(None);
         self.weather.set_calm(true);
         self.weather.split(HashMap::new());
         self.settle().await;
