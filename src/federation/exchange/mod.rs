@@ -17,6 +17,7 @@ mod passing;
 mod spaces;
 mod third_party;
 mod transactions;
+mod withdrawals;
 
 #[cfg(test)]
 mod tests;
