@@ -29,7 +29,6 @@ use crate::{
     rooms::{
         Room, RoomError, Viewer, Visibility,
         record::{EventRecord, Membership, UserRoom},
-        relations::event_of,
     },
     storage::{Snapshot, intern::RoomNumber},
     users::session::Session,
@@ -193,7 +192,8 @@ impl Reading<'_> {
         let Some(outcome) = outcome.filter(|outcome| wanted(outcome, only_highlights)) else {
             return Ok(None);
         };
-        let record = event_of(self.at, source.room.number, &event.event_id).await?;
+        let record =
+            crate::rooms::relations::event_of(self.at, source.room.number, &event.event_id).await?;
         let shown =
             |record: &EventRecord| record.redacted_by.is_none() && source.visibility.allows(record);
         let Some(record) = record.filter(shown) else { return Ok(None) };
