@@ -10,5 +10,10 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp complement-tests/docker/entrypoint.sh "$CARGO_TARGET_DIR/release/myelin" "$context"
 strip "$context/myelin"
-docker build --tag "$tag" --file complement-tests/docker/Dockerfile "$context"
+base=$(. /etc/os-release && case $ID in
+    debian) echo "debian:$VERSION_CODENAME-slim" ;;
+    ubuntu) echo "ubuntu:$VERSION_ID" ;;
+    *) fail "The image is Debian's or Ubuntu's, and so must be what the binary is built on; this is $ID." ;;
+esac)
+docker build --build-arg "BASE=$base" --tag "$tag" --file complement-tests/docker/Dockerfile "$context"
 echo "COMPLEMENT_BASE_IMAGE=$tag go test ./tests/... runs Complement with it, in its own checkout."

@@ -65,6 +65,15 @@ impl Answer {
         self.json["errcode"].as_str().unwrap_or_default()
     }
 
+    /// The body of a refusal with this status and one of these error codes, where the specification
+    /// leaves open which.
+    #[track_caller]
+    pub fn fails_as(self, status: u16, errcodes: &[&str]) -> Value {
+        assert!(errcodes.contains(&self.errcode()), "{self}\nexpected one of {errcodes:?}");
+        let errcode = self.errcode().to_owned();
+        self.fails(status, &errcode)
+    }
+
     /// A header as text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()

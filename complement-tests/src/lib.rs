@@ -46,7 +46,10 @@ mod identity;
 mod json;
 mod keys;
 pub mod peer;
+mod pictures;
 mod process;
+#[cfg(test)]
+mod scenarios;
 mod server;
 mod shared_secret;
 mod sync;
@@ -61,6 +64,7 @@ pub use federating::federating;
 pub use identity::{Asked, IdentityServer};
 pub use json::{includes, must_match, text};
 pub use keys::Signer;
+pub use pictures::vast_picture;
 pub use process::{Exit, Process};
 pub use server::Server;
 pub use shared_secret::registration_mac;

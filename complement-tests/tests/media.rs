@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use complement_tests::{Client, Config, Server, media_of};
+use complement_tests::{Client, Config, Server, federating, media_of};
 use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -264,4 +264,26 @@ async fn large_files_go_through_in_flat_memory() {
     tokio::join!(transfer(2, SIZE), transfer(3, SIZE), transfer(4, SIZE));
     let after = server.resident_kib();
     assert!(after < before + 32 * 1024, "memory grew from {before} KiB to {after} KiB");
+}
+
+/// What another server has is taken up to a size.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid>
+#[tokio::test]
+async fn a_file_of_another_server_is_no_larger_than_allowed() {
+    let there = Server::start(&federating(Config::default()));
+    let bounded = Config::default()
+        .with("media.max_remote_bytes", 10_000)
+        .with("media.freeze_unauthenticated", false);
+    let here = Server::start(&federating(bounded));
+    let (alice, bob) = (there.register("alice").await, here.register("bob").await);
+    let small = alice.upload("text/plain", vec![b'x'; 10_000]).await;
+    assert_eq!(bob.download(&small).await.bytes.len(), 10_000);
+    let large = alice.upload("text/plain", vec![b'x'; 10_001]).await;
+    for path in ["/_matrix/client/v1/media/download", "/_matrix/media/v3/download"] {
+        let whole = bob.get([path, &large[0], &large[1]]).await;
+        whole.fails(502, "M_TOO_LARGE");
+        let named = bob.get([path, &large[0], &large[1], "large.txt"]).await;
+        named.fails(502, "M_TOO_LARGE");
+    }
+    has_files(&here, 1).await;
 }

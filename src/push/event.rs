@@ -4,7 +4,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
 use super::pattern::words_of;
-use crate::rooms::{Room, record::EventRecord, relations::RelatesTo};
+use crate::rooms::{Room, record::EventRecord};
 
 /// What conditions ask of an event.
 #[derive(Debug)]
@@ -85,24 +85,5 @@ impl PushEvent {
             return None;
         }
         rest.iter().try_fold(&self.content, |value, key| value.as_object()?.get(key))
-    }
-}
-
-/// What an event's thread hangs on: the thread itself, or the next event on the way to it.
-pub(super) enum ThreadStep {
-    /// It is in the main timeline.
-    Main,
-    /// It is in the thread of this root.
-    Root(OwnedEventId),
-    /// Its thread is that of this event.
-    Parent(OwnedEventId),
-}
-
-/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
-pub(super) fn thread_step(record: &EventRecord) -> ThreadStep {
-    match RelatesTo::in_content(record.content()) {
-        None => ThreadStep::Main,
-        Some(to) if to.rel_type == "m.thread" => ThreadStep::Root(to.parent),
-        Some(to) => ThreadStep::Parent(to.parent),
     }
 }

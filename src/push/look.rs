@@ -3,16 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
-use ruma::{EventId, OwnedEventId, api::Direction};
+use ruma::{OwnedEventId, api::Direction};
 
-use super::{
-    Unread,
-    event::{PushEvent, ThreadStep, thread_step},
-};
+use super::{Unread, event::PushEvent};
 use crate::{
     rooms::{
         Room, RoomError,
         record::{EventNumber, EventRecord},
+        relations::{event_of, thread_of},
         timeline_key::live_events,
     },
     storage::{
@@ -24,8 +22,6 @@ use crate::{
 
 /// How many events one step takes.
 pub(super) const STEP: usize = 500;
-/// How far an event may be from its thread.
-const MAX_HOPS: usize = 3;
 
 /// Events taken apart, by stream position.
 pub(super) type Looked = Vec<(u64, Arc<PushEvent>)>;
@@ -120,7 +116,7 @@ impl Unread {
         }
         for target in redacted {
             // It may be in memory as it was before.
-            let Some(record) = self.stored(at, room, &target).await? else { continue };
+            let Some(record) = event_of(at, room.number, &target).await? else { continue };
             let event = Arc::new(self.event(at, room, &record).await?);
             if let Some((_, number)) = EVENT_IDS.get(at, &*target).await? {
                 self.events.insert((room.number, number), Arc::clone(&event));
@@ -143,37 +139,7 @@ impl Unread {
         room: &Room,
         record: &EventRecord,
     ) -> Result<PushEvent, RoomError> {
-        let mut step = thread_step(record);
-        let mut thread: Option<OwnedEventId> = None;
-        for _ in 0..MAX_HOPS {
-            match step {
-                ThreadStep::Main => break,
-                ThreadStep::Root(first) => {
-                    thread = Some(first);
-                    break;
-                }
-                ThreadStep::Parent(parent) => {
-                    step = match self.stored(at, room, &parent).await? {
-                        Some(parent) => thread_step(&parent),
-                        None => ThreadStep::Main,
-                    };
-                }
-            }
-        }
+        let thread = thread_of(at, room.number, record).await?;
         Ok(PushEvent::new(room, record, thread))
-    }
-
-    pub(super) async fn stored(
-        &self,
-        at: &impl Read,
-        room: &Room,
-        event: &EventId,
-    ) -> Result<Option<EventRecord>, RoomError> {
-        match EVENT_IDS.get(at, event).await? {
-            Some((in_room, number)) if in_room == room.number => {
-                Ok(EVENTS.get(at, &(in_room, number)).await?)
-            }
-            _ => Ok(None),
-        }
     }
 }

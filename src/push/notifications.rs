@@ -192,7 +192,8 @@ impl Reading<'_> {
         let Some(outcome) = outcome.filter(|outcome| wanted(outcome, only_highlights)) else {
             return Ok(None);
         };
-        let record = self.unread.stored(self.at, &source.room, &event.event_id).await?;
+        let record =
+            crate::rooms::relations::event_of(self.at, source.room.number, &event.event_id).await?;
         let shown =
             |record: &EventRecord| record.redacted_by.is_none() && source.visibility.allows(record);
         let Some(record) = record.filter(shown) else { return Ok(None) };

@@ -161,6 +161,11 @@ impl Pdu {
         &self.json
     }
 
+    /// `auth_events`
+    pub(crate) fn auth_events(&self) -> &[OwnedEventId] {
+        &self.auth_events
+    }
+
     /// The JSON of `content`.
     pub(crate) fn content(&self) -> &str {
         let (start, len) = (self.content_at.0 as usize, self.content_at.1 as usize);

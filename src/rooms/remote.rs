@@ -146,6 +146,10 @@ impl Rooms {
         let room = self.db().rooms().intern(self.db(), &*pdu.room_id).await?;
         let old = USER_ROOMS.get(self.db(), &(user, room)).await?;
         let outside = matches!(membership, Membership::Invite | Membership::Knock);
+        // What ends an invitation does not throw out who has come in meanwhile.
+        if !outside && old.as_ref().is_some_and(|old| old.membership == Membership::Join) {
+            return Err(bad("the user is in the room"));
+        }
         let position = self.db().position().await?;
         let mut batch = Batch::new();
         let row = UserRoom {
@@ -153,9 +157,13 @@ impl Rooms {
             event: EventNumber(0),
             position: position.value(),
             forgotten: false,
-            was_joined: old.is_some_and(|old| old.membership == Membership::Join),
+            was_joined: old.as_ref().is_some_and(|old| old.membership == Membership::Join),
             stripped_state: if outside { stripped_array(stripped, pdu) } else { "".into() },
         };
+        match &old {
+            Some(old) => USER_ROOMS.require_equals(&mut batch, &(user, room), old),
+            None => USER_ROOMS.require_absent(&mut batch, &(user, room)),
+        }
         USER_ROOMS.put(&mut batch, &(user, room), &row);
         MEMBERSHIPS.put(&mut batch, &(room, user, position.value()), &membership);
         let event = OutsideEvent {

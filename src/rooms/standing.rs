@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use ruma::{EventId, RoomId};
 
-use super::{Room, RoomError, Rooms, record::Membership};
+use super::{
+    Room, RoomError, Rooms,
+    record::{EventRecord, Membership},
+    relations::{RelatesTo, thread_of},
+};
 use crate::users::session::Session;
 
 impl Rooms {
@@ -34,11 +38,44 @@ impl Rooms {
         room: &Room,
         event_id: &EventId,
     ) -> Result<u64, RoomError> {
+        Ok(self.seen_event(session, room, event_id).await?.as_of())
+    }
+
+    /// The same for an event that is in a thread: the one of this root, or none for the main
+    /// timeline. A root and what relates to it count as part of its thread as well.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`], [`RoomError::InvalidParam`] if it is in another thread.
+    pub(crate) async fn position_in_thread(
+        &self,
+        session: &Session,
+        room: &Room,
+        event_id: &EventId,
+        thread: Option<&EventId>,
+    ) -> Result<u64, RoomError> {
+        let event = self.seen_event(session, room, event_id).await?;
+        let is_in = thread_of(self.db(), room.number, &event).await?;
+        let related = RelatesTo::in_content(event.content()).map(|to| to.parent);
+        let is_of_root =
+            thread.is_some_and(|first| related.as_deref().unwrap_or(event_id) == first);
+        if is_in.as_deref() != thread && !is_of_root {
+            let why = "the event is not in that thread".to_owned();
+            return Err(RoomError::InvalidParam { why });
+        }
+        Ok(event.as_of())
+    }
+
+    async fn seen_event(
+        &self,
+        session: &Session,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<EventRecord, RoomError> {
         let (_, event) = self.stored(room, event_id).await?;
         let visibility = self.visibility(self.db(), room, session.user).await?;
         if !visibility.allows(&event) {
             return Err(RoomError::UnknownEvent { event: event_id.to_owned() });
         }
-        Ok(event.as_of())
+        Ok(event)
     }
 }

@@ -68,10 +68,10 @@ impl Rooms {
             .filter(|_| super::SUPPORTED_VERSIONS.contains(version))
             .ok_or_else(unsupported)?;
         let creators_are_above = rules.authorization.explicitly_privilege_room_creators;
-        if !additional_creators.is_empty() && !rules.authorization.additional_room_creators {
-            let why = "rooms of this version have one creator".to_owned();
-            return Err(RoomError::InvalidParam { why });
-        }
+        // "When upgrading to a room version which doesn't support additional creators, this field is
+        // ignored and has no effect".
+        let additional_creators =
+            if rules.authorization.additional_room_creators { additional_creators } else { &[] };
         let old = self.joined(session, room_id).await?;
         let powers = self.powers(&old).await?;
         if powers.of(&session.user_id) < powers.needed_for_state("m.room.tombstone") {

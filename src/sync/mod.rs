@@ -5,6 +5,7 @@ pub(crate) mod e2ee;
 mod ephemeral;
 mod events;
 mod filter;
+mod heroes;
 mod presence;
 mod response;
 mod room;

@@ -7,6 +7,7 @@ use ruma::UserId;
 use super::{
     account_data::account_data_event,
     ephemeral::{receipt_event, typing_event},
+    heroes::{HEROES, former_heroes, is_named},
     response::{Events, Joined, Left, State, StateForm, Summary, Timeline},
     timeline::{Stretch, latest},
     v3::{Request, Sync},
@@ -24,8 +25,8 @@ use crate::{
     users::{Ignored, session::Session},
 };
 
-/// Names that stand for a room without a name: at most this many.
-const HEROES: usize = 5;
+/// What a room's summary is made of.
+const SUMMARIZED: [&str; 3] = ["m.room.member", "m.room.name", "m.room.canonical_alias"];
 
 type Numbered = Vec<(EventNumber, SharedEvent)>;
 
@@ -68,15 +69,17 @@ impl RoomReader<'_> {
             None => false,
         };
         if !quiet || self.request.full_state {
-            let excerpt = self.excerpt(known_since, self.until).await?;
+            let mut excerpt = self.excerpt(known_since, self.until).await?;
             let events = excerpt.stretch.events.iter().map(|(_, event)| event);
             self.sync.receipts.note_delivery(self.session, &self.room, events, self.until);
-            let members_changed = (excerpt.stretch.events.iter().chain(&excerpt.state))
-                .any(|(_, event)| event.is_state() && event.event_type == "m.room.member");
+            let summary_changed = (excerpt.stretch.events.iter().chain(&excerpt.state))
+                .any(|(_, event)| event.is_state() && SUMMARIZED.contains(&&*event.event_type));
             // Those that came to be known meanwhile need not be told of.
             let is_new = known_since.is_none_or(|since| self.room.whole_since() > since);
-            if is_new || self.request.full_state || members_changed {
-                joined.summary = Some(self.summary().await?);
+            if is_new || self.request.full_state || summary_changed {
+                let mut summary = self.summary().await?;
+                self.add_heroes(&mut excerpt, &mut summary).await?;
+                joined.summary = Some(summary);
             }
             (joined.timeline, joined.state) = self.show(excerpt).await?;
         }
@@ -203,21 +206,65 @@ impl RoomReader<'_> {
         timeline: &Numbered,
         upto: u64,
     ) -> Result<(), RoomError> {
+        let senders = timeline.iter().map(|(_, event)| event.sender_id.as_str()).collect();
+        // One that joined within the timeline stands there.
+        self.add_members(state, senders, upto).await
+    }
+
+    /// Those after whom a room without a name is named: former members if there are no others. Adds
+    /// their member events for clients that load members lazily.
+    async fn add_heroes(
+        &mut self,
+        excerpt: &mut Excerpt,
+        summary: &mut Summary,
+    ) -> Result<(), RoomError> {
+        let (sync, filter) = (self.sync, &self.request.filter);
+        if is_named(&sync.rooms, self.at, &self.room, self.until).await? {
+            return Ok(());
+        }
+        if summary.heroes.is_empty() {
+            let (room, me) = (self.room.number, self.session.user);
+            let former = former_heroes(&sync.rooms, self.at, room, me).await?;
+            summary.heroes = sync.db.users().names(&sync.db, &former).await?;
+        }
+        if !filter.lazy_load_members() || !filter.state.wants_room(&self.room.id) {
+            return Ok(());
+        }
+        // Those that stand in the timeline need not be told of twice.
+        let told: HashSet<&str> = (excerpt.stretch.events.iter())
+            .filter(|(_, event)| event.event_type == "m.room.member")
+            .filter_map(|(_, event)| event.state_key.as_deref())
+            .collect();
+        let heroes = summary.heroes.iter().map(|hero| hero.as_str());
+        let heroes = heroes.filter(|hero| !told.contains(hero)).collect();
+        let before = excerpt.state.len();
+        self.add_members(&mut excerpt.state, heroes, self.until).await?;
+        let mut added = excerpt.state.split_off(before);
+        self.note_members(&added, &Numbered::new());
+        added.retain(|(_, event)| filter.state.wants(event));
+        excerpt.state.extend(added);
+        Ok(())
+    }
+
+    /// Adds member events of the state at a position that the device has not.
+    async fn add_members(
+        &self,
+        state: &mut Numbered,
+        mut users: Vec<&str>,
+        upto: u64,
+    ) -> Result<(), RoomError> {
         let mut known: HashSet<String> = state
             .iter()
             .filter(|(_, event)| event.event_type == "m.room.member")
             .filter_map(|(_, event)| event.state_key.clone())
             .collect();
-        let mut senders: Vec<&str> =
-            timeline.iter().map(|(_, event)| event.sender_id.as_str()).collect();
-        senders.retain(|sender| known.insert((*sender).to_owned()));
-        if senders.is_empty() {
+        users.retain(|user| known.insert((*user).to_owned()));
+        if users.is_empty() {
             return Ok(());
         }
-        // One that joined within the timeline stands there.
         let rooms = &self.sync.rooms;
         let mut members =
-            rooms.state_numbers_at(self.at, &self.room, "m.room.member", &senders, upto).await?;
+            rooms.state_numbers_at(self.at, &self.room, "m.room.member", &users, upto).await?;
         if let Some(sending) = &self.sending {
             members.retain(|member| !sending.has(self.room.number, *member));
         }

@@ -41,7 +41,8 @@ config = {
     # A repeated first sync is answered as it is then, as if it were not.
     "caches": {"sync_response_cache_duration": "0s"},
     "max_event_delay_duration": "24h",
-    "experimental_features": {"msc3391_enabled": True, "msc4155_enabled": True},
+    "login_via_existing_session": {"enabled": True},
+    "experimental_features": {"msc3391_enabled": True, "msc3814_enabled": True, "msc4155_enabled": True},
     "rc_joins": {"local": unlimited, "remote": unlimited},
     "rc_presence": {"per_user": unlimited},
     "rc_login": {"address": unlimited, "account": unlimited, "failed_attempts": unlimited},

@@ -37,8 +37,10 @@ async fn an_unknown_user_and_alias_are_asked_for_before_they_are_not_found() {
     assert_eq!(joined["room_id"], room.as_str());
     // A service that says yes and makes nothing changes nothing.
     irc.answers("GET /_matrix/app/v1/rooms/", 200, json!({}));
+    irc.answers("GET /_matrix/app/v1/users/", 200, json!({}));
     let never = ["directory", "room", "#_irc_never:complement.test"];
     human.get(never).await.fails(404, "M_NOT_FOUND");
+    human.get(["profile", &irc.user("never")]).await.fails(404, "M_NOT_FOUND");
 }
 
 #[tokio::test]

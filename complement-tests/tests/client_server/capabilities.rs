@@ -121,3 +121,14 @@ async fn the_old_r0_paths_work() {
     server.get(r0("login")).await.ok();
     alice.get(["/_matrix/client/r0/profile", &alice.user_id]).await.ok();
 }
+
+/// Where nobody else signs users on, there is nothing to be known of it.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1auth_metadata>
+#[tokio::test]
+async fn without_sign_on_by_others_there_is_no_metadata() {
+    let server = Server::shared();
+    let answer = server.get("/_matrix/client/v1/auth_metadata").await;
+    answer.fails(404, "M_UNRECOGNIZED");
+    let redirect = server.get("login/sso/redirect/nobody?redirectUrl=https://example.org").await;
+    assert!([400, 404].contains(&redirect.status), "{redirect}");
+}

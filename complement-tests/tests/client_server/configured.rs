@@ -153,8 +153,11 @@ async fn turn_credentials_come_from_the_configuration() {
 async fn well_known_files_are_served_where_configured() {
     let config = Config::default()
         .with("well_known.client", "https://matrix.example.org")
-        .with("well_known.server", "matrix.example.org:443");
+        .with("well_known.server", "matrix.example.org:443")
+        .with("well_known.support.support_page", "https://example.org/help");
     let server = Server::start(&config);
+    let support = server.get("/.well-known/matrix/support").await.ok();
+    assert_eq!(support, json!({ "support_page": "https://example.org/help" }));
     let client = server.get("/.well-known/matrix/client").await;
     assert_eq!(client.header("access-control-allow-origin"), "*");
     must_match(
@@ -168,6 +171,7 @@ async fn well_known_files_are_served_where_configured() {
     let other = Server::shared();
     assert_eq!(other.get("/.well-known/matrix/client").await.status, 404);
     assert_eq!(other.get("/.well-known/matrix/server").await.status, 404);
+    assert_eq!(other.get("/.well-known/matrix/support").await.status, 404);
 }
 
 /// A server with no configuration at all prints one token, and lets in who has it.

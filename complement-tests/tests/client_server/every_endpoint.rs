@@ -37,9 +37,7 @@ async fn nothing_that_takes_a_token_is_done_without_or_with_a_wrong_one() {
     let server = Server::shared();
     let nobody = server.anonymous();
     let stranger = nobody.with_token("made-up");
-    // Not served: it has been deprecated for long, and nothing leads from an ID alone to its room.
-    let is_served = |endpoint: &Endpoint| endpoint.path != "/_matrix/client/v3/events/{eventId}";
-    for endpoint in endpoints().filter(Endpoint::is_guarded).filter(is_served) {
+    for endpoint in endpoints().filter(Endpoint::is_guarded) {
         let user = format!("@nobody:{}", server.name());
         let room = format!("!nowhere:{}", server.name());
         let values = [("userId", user.as_str()), ("roomId", &room), ("serverName", &server.name())];

@@ -28,6 +28,7 @@ mod filters;
 mod key_backup;
 mod keys;
 mod knocking;
+mod lazy_members;
 mod login;
 mod media;
 mod membership;

@@ -5,7 +5,7 @@
 use std::io::Cursor;
 use std::time::Duration;
 
-use complement_tests::{Answer, Client, Server, media_of};
+use complement_tests::{Answer, Client, Server, media_of, vast_picture};
 use image::{Delay, DynamicImage, Frame, ImageFormat, Rgb, RgbImage, RgbaImage};
 use reqwest::Method;
 use serde_json::json;
@@ -17,7 +17,7 @@ const UPLOAD: &str = "/_matrix/media/v3/upload";
 async fn a_file_comes_back_as_it_was() {
     let server = Server::shared();
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    for size in [0, 1, 1000, 300_000, 3_000_000] {
+    for size in [1, 1000, 300_000, 3_000_000] {
         let file: Vec<u8> = (0..=250).cycle().take(size).collect();
         let request = alice.request(Method::POST, UPLOAD).query("filename", "notes.txt");
         let media = media_of(&request.file("text/plain; charset=utf-8", file.clone()).await.ok());
@@ -32,6 +32,17 @@ async fn a_file_comes_back_as_it_was() {
             is_harmless(&answer);
         }
     }
+}
+
+/// There may be nothing in a file, and then a client says nothing of its length either.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav3upload>
+#[tokio::test]
+async fn an_empty_file_is_one_too() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let media = alice.upload("text/plain", Vec::new()).await;
+    let answer = alice.download(&media).await;
+    assert_eq!((answer.status, answer.header("content-length")), (200, "0"));
 }
 
 /// What keeps a file from doing anything in a browser.
@@ -204,6 +215,8 @@ async fn a_file_may_be_announced_and_follow_later() {
     answer.fails(504, "M_NOT_YET_UPLOADED");
     let answer = bob.thumbnail(&media, 32, 32, "crop").query("timeout_ms", "0").await;
     answer.fails(504, "M_NOT_YET_UPLOADED");
+    let named = ["/_matrix/client/v1/media/download", &media[0], &media[1], "name.txt"];
+    bob.get(named).query("timeout_ms", "0").await.fails(504, "M_NOT_YET_UPLOADED");
 
     let put = |user: &Client, media: &[String; 2]| {
         user.request(Method::PUT, [UPLOAD, &media[0], &media[1]]).file("text/plain", "at last")
@@ -282,7 +295,8 @@ async fn thumbnails_move_only_if_they_are_asked_to() {
     drop(encoder);
     let media = alice.upload("image/gif", gif).await;
     let moving = alice.thumbnail(&media, 320, 240, "scale").query("animated", "true").await;
-    assert_eq!(moving.header("content-type"), "image/gif", "{moving}");
+    let moves = ["image/gif", "image/webp", "image/apng"];
+    assert!(moves.contains(&moving.header("content-type")), "{}", moving.header("content-type"));
     for request in [
         alice.thumbnail(&media, 320, 240, "scale"),
         alice.thumbnail(&media, 320, 240, "scale").query("animated", "false"),
@@ -290,7 +304,7 @@ async fn thumbnails_move_only_if_they_are_asked_to() {
     ] {
         let still = request.await;
         assert_eq!(still.status, 200);
-        assert_ne!(still.header("content-type"), "image/gif");
+        assert!(["image/png", "image/jpeg"].contains(&still.header("content-type")));
     }
 }
 
@@ -301,7 +315,7 @@ async fn thumbnails_move_only_if_they_are_asked_to() {
 async fn bombs_and_broken_pictures_are_refused_and_stay_downloadable() {
     let server = Server::shared();
     let alice = server.register("alice").await;
-    let bomb = alice.upload("image/png", bomb()).await;
+    let bomb = alice.upload("image/png", vast_picture()).await;
     let answer = alice.thumbnail(&bomb, 32, 32, "crop").await;
     answer.fails(413, "M_TOO_LARGE");
     let whole = picture(500, 500);
@@ -339,18 +353,5 @@ fn picture(width: u32, height: u32) -> Vec<u8> {
         RgbImage::from_fn(width, height, |x, y| Rgb([x.to_le_bytes()[0], y.to_le_bytes()[0], 9]));
     let mut bytes = Vec::new();
     DynamicImage::from(picture).write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
-    bytes
-}
-
-/// A small PNG that says to have 60,000 × 60,000 pixels.
-fn bomb() -> Vec<u8> {
-    let mut bytes = picture(1, 1);
-    bytes[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
-    let crc = !bytes[12..29].iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
-        })
-    });
-    bytes[29..33].copy_from_slice(&crc.to_be_bytes());
     bytes
 }

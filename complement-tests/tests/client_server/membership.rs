@@ -5,6 +5,9 @@
 use complement_tests::{Client, Server, must_match};
 use serde_json::{Value, json};
 
+/// What may be said of somebody who is banned: "a meaningful `errcode`".
+const BANNED: [&str; 2] = ["M_FORBIDDEN", "M_BAD_STATE"];
+
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin>
 #[tokio::test]
 async fn a_public_room_is_open_to_all() {
@@ -103,7 +106,7 @@ async fn invites_have_their_rules() {
     invite(&carol, &carol).await.fails(403, "M_FORBIDDEN");
     invite(&alice, &bob).await.fails(403, "M_FORBIDDEN");
     membership_change(&alice, &room, "ban", &carol).await.ok();
-    invite(&alice, &carol).await.fails(403, "M_FORBIDDEN");
+    invite(&alice, &carol).await.fails_as(403, &BANNED);
     let answer = alice.post(["rooms", &room, "invite"], json!({ "user_id": "carol" })).await;
     assert_eq!(answer.status, 400, "{answer}");
 }
@@ -172,7 +175,7 @@ async fn a_ban_lasts_until_it_is_lifted() {
         &alice.state(&room, "m.room.member", &bob.user_id).await,
         &json!({ "membership": "ban", "reason": "because" }),
     );
-    bob.post(["rooms", &room, "join"], json!({})).await.fails(403, "M_FORBIDDEN");
+    bob.post(["rooms", &room, "join"], json!({})).await.fails_as(403, &BANNED);
     membership_change(&alice, &room, "unban", &bob).await.ok();
     assert_eq!(alice.membership(&room, &bob.user_id).await, "leave");
     bob.join(&room).await;
@@ -280,6 +283,48 @@ async fn a_room_is_forgotten_after_leaving() {
     let response = bob.sync().with_filter(&filter).now().await;
     assert_eq!(response["rooms"]["leave"][&room], Value::Null, "{response}");
     bob.get(["rooms", &room, "messages"]).query("dir", "b").await.fails(403, "M_FORBIDDEN");
+}
+
+/// `at`: the members as they were when a sync ended.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers>
+#[tokio::test]
+async fn members_are_listed_as_of_a_token() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[]).await;
+    let before = alice.sync().now().await["rooms"]["join"][&room]["timeline"]["prev_batch"].clone();
+    let mut sync = alice.sync();
+    sync.now().await;
+    let then = sync.token().unwrap().to_owned();
+    bob.join(&room).await;
+    let listed = async |at: Option<&str>| {
+        let mut request = alice.get(["rooms", &room, "members"]);
+        if let Some(at) = at {
+            request = request.query("at", at);
+        }
+        let answer = request.await.ok();
+        answer["chunk"].as_array().unwrap().len()
+    };
+    assert!(before.is_string(), "{before}");
+    assert_eq!((listed(Some(&then)).await, listed(None).await), (1, 2));
+}
+
+/// Nobody is thrown out who is not there.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick>
+#[tokio::test]
+async fn nobody_is_kicked_who_is_not_there() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let stranger = server.register("stranger").await;
+    membership_change(&alice, &room, "kick", &stranger).await.fails(403, "M_FORBIDDEN");
+    bob.leave(&room).await;
+    membership_change(&alice, &room, "kick", &bob).await.fails(403, "M_FORBIDDEN");
+    // An invitation is taken back so.
+    alice.invite(&room, &stranger.user_id).await;
+    membership_change(&alice, &room, "kick", &stranger).await.ok();
+    let response = stranger.sync().now().await;
+    assert_eq!(response["rooms"]["invite"][&room], Value::Null, "{response}");
 }
 
 async fn membership_change(

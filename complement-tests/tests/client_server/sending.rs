@@ -156,3 +156,31 @@ async fn numbers_outside_canonical_json_are_refused() {
     }
     alice.send(&room, "org.example.number", json!({ "number": 9_007_199_254_740_991_i64 })).await;
 }
+
+/// "If a client re-uses a transaction ID for the same endpoint after refreshing an access token, it
+/// will be assumed to be a duplicate request"; so it is for a new login of the same device.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers>
+#[tokio::test]
+async fn a_transaction_id_outlives_its_token() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let mut login = alice.password_login();
+    login["refresh_token"] = json!(true);
+    let answer = alice.anonymous().post("login", login.clone()).await.ok();
+    let first = alice.logged_in(&answer, "");
+    let send = async |client: &complement_tests::Client| {
+        let path = ["rooms", room.as_str(), "send", "m.room.message", "same"];
+        let body = json!({ "msgtype": "m.text", "body": "once" });
+        text(&client.put(path, body).await.ok(), "/event_id")
+    };
+    let once = send(&first).await;
+    let body = json!({ "refresh_token": text(&answer, "/refresh_token") });
+    let renewed = server.anonymous().post("refresh", body).await.ok();
+    let second = first.with_token(&text(&renewed, "/access_token"));
+    assert_eq!(send(&second).await, once);
+    login["device_id"] = json!(first.device_id);
+    let third = alice.logged_in(&alice.anonymous().post("login", login).await.ok(), "");
+    assert_eq!(send(&third).await, once);
+    assert_ne!(send(&alice).await, once, "another device");
+}

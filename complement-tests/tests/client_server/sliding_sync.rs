@@ -218,8 +218,9 @@ async fn invitations_joins_and_leaves() {
         (&own["state_key"], &own["content"]["membership"]),
         (&json!(bob.user_id), &json!("leave"))
     );
-    assert_eq!(left["lists"]["all"]["count"], 0);
-    assert_eq!(rooms(&connection.now().await), Vec::<String>::new());
+    let after = connection.now().await;
+    assert_eq!(after["lists"]["all"]["count"], 0);
+    assert_eq!(rooms(&after), Vec::<String>::new());
 }
 
 /// Lists hold what their filters say.

@@ -257,36 +257,6 @@ async fn filters_choose_events_and_rooms() {
     }
 }
 
-/// With lazy loading only the members that matter for the timeline are in the state.
-/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
-#[tokio::test]
-async fn members_are_loaded_lazily() {
-    let server = Server::shared();
-    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let carol = server.register("carol").await;
-    // In a room without a name the heroes would be loaded as well.
-    let room = alice.create_room(json!({ "preset": "public_chat", "name": "Kitchen" })).await;
-    bob.join(&room).await;
-    carol.join(&room).await;
-    bob.say(&room, "hello").await;
-    let filter = json!({
-        "room": { "state": { "lazy_load_members": true }, "timeline": { "limit": 1 } },
-    });
-    let response = alice.sync().with_filter(&filter.to_string()).now().await;
-    let state = response["rooms"]["join"][&room]["state"]["events"].as_array().unwrap();
-    let members: Vec<&Value> = state
-        .iter()
-        .filter(|event| event["type"] == "m.room.member")
-        .map(|event| &event["state_key"])
-        .collect();
-    assert!(members.contains(&&json!(bob.user_id)), "the sender is loaded: {members:?}");
-    assert!(!members.contains(&&json!(carol.user_id)), "nobody else is: {members:?}");
-    must_match(
-        &response["rooms"]["join"][&room]["summary"],
-        &json!({ "m.joined_member_count": 3 }),
-    );
-}
-
 /// Tokens are those of the server.
 #[tokio::test]
 async fn malformed_syncs_are_refused() {
@@ -315,4 +285,70 @@ async fn logging_out_ends_a_waiting_sync() {
         alice.say(&room, "not for the logged out").await;
     });
     assert!(!answer.text.contains("not for the logged out"), "{answer}");
+}
+
+/// `include_leave`: rooms that the user has left, up to their leaving.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3useruseridfilter>
+#[tokio::test]
+async fn rooms_that_were_left_come_when_they_are_asked_for() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (left, kicked) =
+        (alice.create_room_with(&[&bob]).await, alice.create_room_with(&[&bob]).await);
+    let topic = json!({ "topic": "before" });
+    for room in [&left, &kicked] {
+        alice.set_state(room, "m.room.topic", "", topic.clone()).await;
+        alice.say(room, "seen").await;
+    }
+    bob.leave(&left).await;
+    alice.post(["rooms", &kicked, "kick"], json!({ "user_id": bob.user_id })).await.ok();
+    for room in [&left, &kicked] {
+        alice.set_state(room, "m.room.topic", "", json!({ "topic": "after" })).await;
+        alice.say(room, "unseen").await;
+    }
+    let filter = json!({ "room": { "include_leave": true } }).to_string();
+    let response = bob.sync().with_filter(&filter).now().await;
+    for room in [&left, &kicked] {
+        let shown = &response["rooms"]["leave"][room];
+        let text = shown.to_string();
+        assert!(text.contains("seen") && !text.contains("unseen"), "{shown}");
+        assert!(text.contains("before") && !text.contains("after"), "{shown}");
+        let timeline = shown["timeline"]["events"].as_array().unwrap();
+        must_match(
+            timeline.last().unwrap(),
+            &json!({ "state_key": bob.user_id, "content": { "membership": "leave" } }),
+        );
+    }
+    // Once more by a sync that goes on, they are no news.
+    let mut sync = bob.sync().with_filter(&filter);
+    sync.now().await;
+    let response = sync.now().await;
+    assert_eq!(response["rooms"]["leave"].get(&left), None, "{response}");
+}
+
+/// `use_state_after`: the state at the end of the timeline instead of its beginning.
+/// Spec: <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test]
+async fn the_state_after_the_timeline_comes_when_it_is_asked_for() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room_with(&[&bob]).await;
+    let since = bob.get("sync").query("use_state_after", "true").await.ok();
+    let joined = &since["rooms"]["join"][&room];
+    assert_eq!(joined["state"], Value::Null, "{joined}");
+    let all = joined["state_after"]["events"].as_array().unwrap();
+    assert!(all.iter().any(|event| event["type"] == "m.room.create"), "{joined}");
+    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "first" })).await;
+    let last = alice.set_state(&room, "m.room.topic", "", json!({ "topic": "second" })).await;
+    let request = bob.get("sync").query("since", &text(&since, "/next_batch"));
+    let response = request.query("use_state_after", "true").await.ok();
+    let joined = &response["rooms"]["join"][&room];
+    let after = joined["state_after"]["events"].as_array().unwrap();
+    let ids: Vec<&Value> = after.iter().map(|event| &event["event_id"]).collect();
+    assert_eq!(
+        ids,
+        [&json!(last)],
+        "what is in the timeline is in the state too, and only the last"
+    );
+    assert_eq!(timeline(&response, &room).len(), 2);
 }

@@ -59,8 +59,17 @@ async fn typing_for_others_or_elsewhere_is_forbidden() {
     let path = ["rooms", room.as_str(), "typing", &alice.user_id];
     let answer = mallory.put(path, body).await;
     assert!([400, 403].contains(&answer.status), "{answer}");
-    let answer = type_in(&alice, &room, &json!({ "typing": "yes" })).await;
-    answer.fails(400, "M_BAD_JSON");
+}
+
+/// One types or not.
+#[tokio::test]
+async fn typing_is_true_or_false() {
+    let server = Server::shared();
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    for wrong in [json!("yes"), json!(1), json!(null)] {
+        type_in(&alice, &room, &json!({ "typing": wrong })).await.fails(400, "M_BAD_JSON");
+    }
 }
 
 async fn type_in(user: &Client, room: &str, body: &Value) -> complement_tests::Answer {

@@ -6,6 +6,7 @@
     reason = "a missing field of JSON is null, and can be assigned in place"
 )]
 
+mod addresses;
 mod ephemeral;
 mod forks;
 mod gaps;
@@ -14,6 +15,7 @@ mod joining;
 mod keys;
 mod membership;
 mod outages;
+mod outside;
 mod partial;
 mod questions;
 mod reading;

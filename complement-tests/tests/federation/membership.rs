@@ -144,6 +144,19 @@ async fn a_server_that_knows_nothing_of_the_other_room_says_so() {
     let inner = meeting.alice.create_room(body).await;
     let path = format!("/_matrix/federation/v1/make_join/{inner}/{}?ver=11", meeting.eve);
     peer.get(server, &path).await.fails(400, "M_UNABLE_TO_AUTHORISE_JOIN");
+
+    // The same if the condition has changed since the template was made.
+    let rules = |room: &str| {
+        let allow = json!([{ "type": "m.room_membership", "room_id": room }]);
+        json!({ "join_rule": "restricted", "allow": allow })
+    };
+    let known = rules(&meeting.room.id);
+    meeting.alice.set_state(&inner, "m.room.join_rules", "", known).await;
+    let join = signed(peer, server, &format!("make_join/{inner}/{}?ver=11", meeting.eve)).await;
+    let unknown = rules("!unknown:elsewhere.example");
+    meeting.alice.set_state(&inner, "m.room.join_rules", "", unknown).await;
+    let answer = send(peer, server, "v2/send_join", &inner, &join).await;
+    answer.fails(400, "M_UNABLE_TO_AUTHORISE_JOIN");
 }
 
 /// Who could be let in, if somebody here might.
@@ -157,10 +170,13 @@ async fn a_server_where_nobody_may_invite_says_so() {
     let rule = json!({ "type": "m.room.join_rules", "content": rule });
     let body = json!({ "preset": "private_chat", "room_version": "11", "initial_state": [rule] });
     let inner = meeting.alice.create_room(body).await;
+    let join = signed(peer, server, &format!("make_join/{inner}/{}?ver=11", meeting.eve)).await;
     let levels = json!({ "users": { meeting.alice.user_id.as_str(): 50 }, "invite": 100 });
     meeting.alice.set_state(&inner, "m.room.power_levels", "", levels).await;
     let path = format!("/_matrix/federation/v1/make_join/{inner}/{}?ver=11", meeting.eve);
     peer.get(server, &path).await.fails(400, "M_UNABLE_TO_GRANT_JOIN");
+    let answer = send(peer, server, "v2/send_join", &inner, &join).await;
+    answer.fails(400, "M_UNABLE_TO_GRANT_JOIN");
 }
 
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#knocking-upon-a-room>
@@ -221,6 +237,9 @@ async fn who_leaves_is_gone() {
     join["content"]["membership"] = json!("join");
     let join = peer.sign(join);
     send(peer, server, "v2/send_leave", room, &join).await.fails(400, "M_INVALID_PARAM");
+    // Another server does not say for them that they leave.
+    let other = Peer::start().await;
+    send(&other, server, "v2/send_leave", room, &leave).await.fails(403, "M_FORBIDDEN");
     assert_eq!(send(peer, server, "v2/send_leave", room, &leave).await.ok(), json!({}));
     wait_until("the leaving", async || {
         let membership = meeting.alice.membership(room, &meeting.eve).await;

@@ -4,7 +4,7 @@
 
 use complement_tests::coverage::Endpoint;
 use complement_tests::peer::Peer;
-use complement_tests::text;
+use complement_tests::{text, vast_picture};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -159,6 +159,10 @@ async fn files_are_given_to_servers() {
     let [_, id] = alice.upload("image/png", picture.into_inner()).await;
     let small = media(&format!("thumbnail/{id}?width=32&height=32&method=scale")).await;
     assert_eq!(small.status, 200, "{small}");
+    // A few bytes that say to be a picture of 60,000 × 60,000 pixels.
+    let [_, id] = alice.upload("image/png", vast_picture()).await;
+    let none = media(&format!("thumbnail/{id}?width=32&height=32&method=scale")).await;
+    none.fails(413, "M_TOO_LARGE");
 
     // What was announced and did not come yet.
     let announced = alice.post("/_matrix/media/v1/create", json!({})).await.ok();

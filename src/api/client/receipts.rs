@@ -44,13 +44,19 @@ pub(crate) async fn create_receipt(
         }
         _ => return Err(ApiError::invalid_param("there are no receipts of this type")),
     };
-    let thread = match &request.thread {
-        ReceiptThread::Unthreaded => "",
-        ReceiptThread::Main => "main",
-        ReceiptThread::Thread(thread) => thread.as_str(),
+    let event_id = request.event_id;
+    let (thread, first) = match &request.thread {
+        ReceiptThread::Unthreaded => ("", None),
+        ReceiptThread::Main => ("main", None),
+        ReceiptThread::Thread(thread) => (thread.as_str(), Some(&**thread)),
         _ => return Err(ApiError::invalid_param("this is no thread ID")),
     };
-    let up_to = read_up_to(&rooms, &session, &room, request.event_id).await?;
+    let position = if thread.is_empty() {
+        rooms.position_of(&session, &room, &event_id).await?
+    } else {
+        rooms.position_in_thread(&session, &room, &event_id, first).await?
+    };
+    let up_to = ReadUpTo { event_id, position };
     set((&store, &exchange), &session, &room, &kind, thread, &up_to).await?;
     Ok(Ruma(create_receipt::v3::Response::new()))
 }

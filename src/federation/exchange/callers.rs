@@ -45,7 +45,8 @@ impl Exchange {
         check_member(&pdu, room_id, event_id, membership)?;
         let user = pdu.sender();
         if pdu.state_key() != Some(user.as_str()) || user.server_name() != origin {
-            return Err(bad("the event is about somebody else"));
+            let why = "the event is about somebody else".to_owned();
+            return Err(RoomError::Forbidden { why });
         }
         let new_server = self.new_server(&room, &pdu);
         self.admit(&room, &pdu).await?;

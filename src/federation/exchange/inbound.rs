@@ -113,10 +113,11 @@ impl Exchange {
                     };
                     answer.pdus.insert(pdu.event_id().to_owned(), error);
                 }
-                Err((Some(event), why)) => {
-                    answer.pdus.insert(event, Some(why));
-                }
-                Err((None, why)) => tracing::debug!(%origin, why, "not taken"),
+                Err((event, why)) => match (self.take_withdrawal(origin, &json).await?, event) {
+                    (Some(event), _) => drop(answer.pdus.insert(event, None)),
+                    (None, Some(event)) => drop(answer.pdus.insert(event, Some(why))),
+                    (None, None) => tracing::debug!(%origin, why, "not taken"),
+                },
             }
         }
         let mut batch = Batch::new();

@@ -18,6 +18,7 @@ mod resync;
 mod spaces;
 mod third_party;
 mod transactions;
+mod withdrawals;
 
 #[cfg(test)]
 mod tests;

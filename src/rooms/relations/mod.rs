@@ -10,6 +10,7 @@ mod bundles;
 mod check;
 mod list;
 mod row;
+mod thread_of;
 mod threads;
 
 use ruma::{EventId, OwnedEventId};
@@ -20,6 +21,7 @@ pub(super) use bundles::Frame;
 pub(super) use check::require_new_annotation;
 pub(crate) use list::{MAX_DEPTH, RelatedPage, RelatedRequest};
 pub(crate) use row::{Relation, RelationKind};
+pub(crate) use thread_of::{event_of, thread_of};
 
 use super::{
     record::{EventNumber, EventRecord},

@@ -21,12 +21,14 @@ use crate::{
         record::{Membership, SharedEvent},
     },
     storage::{Snapshot, StorageError, schema::USER_ROOMS},
-    sync::{timeline::latest, v3::Sync},
+    sync::{
+        heroes::{HEROES, former_heroes},
+        timeline::latest,
+        v3::Sync,
+    },
     users::session::Session,
 };
 
-/// Names that stand for a room without a name: at most this many.
-const HEROES: usize = 5;
 /// How many events are looked at for one that moves the room up.
 const BUMP_LOOKED_AT: usize = 50;
 /// Events that people want to see: a room moves up by them.
@@ -341,6 +343,9 @@ impl Reader<'_> {
         }
         others.retain(|member| *member != self.session.user);
         others.truncate(HEROES);
+        if others.is_empty() {
+            others = former_heroes(rooms, self.at, room.number, self.session.user).await?;
+        }
         let db = &self.sync.db;
         let mut heroes = Vec::new();
         for user_id in db.users().names(db, &others).await? {

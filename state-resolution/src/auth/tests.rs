@@ -926,12 +926,15 @@ mod power_levels {
 
     #[test]
     fn malformed_levels_in_the_state_reject_everything_they_decide() {
-        let mut sim = ranked(11);
-        let key = sim.room.key("m.room.power_levels", "").unwrap();
-        let broken = sim.add(levels(CREATOR, json!({"users": {BOB: []}})));
-        assert_eq!(sim.state[&key], broken);
-        assert_eq!(sim.verdict(member(BOB, ALICE, "ban")), Some(StateMalformed));
-        assert_eq!(sim.verdict(("m.room.topic", Some(""), ALICE, json!({}))), Some(StateMalformed));
-        assert_eq!(sim.verdict(member(BOB, BOB, "leave")), None);
+        for version in ALL {
+            let mut sim = ranked(version);
+            let key = sim.room.key("m.room.power_levels", "").unwrap();
+            let broken = sim.add(levels(CREATOR, json!({"users": {BOB: []}})));
+            assert_eq!(sim.state[&key], broken);
+            let topic = ("m.room.topic", Some(""), ALICE, json!({}));
+            assert_eq!(sim.verdict(member(BOB, ALICE, "ban")), Some(StateMalformed));
+            assert_eq!(sim.verdict(topic), Some(StateMalformed));
+            assert_eq!(sim.verdict(member(BOB, BOB, "leave")), None);
+        }
     }
 }

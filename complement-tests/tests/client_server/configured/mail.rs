@@ -26,6 +26,9 @@ async fn an_address_is_proved_added_used_and_removed() {
     body["auth"] = alice.password_proof(&challenge);
     let early = alice.post("account/3pid/add", body.clone()).await;
     assert!([400, 403].contains(&early.status), "{early}");
+    // Old clients have another path.
+    let old = json!({ "three_pid_creds": { "client_secret": "s3cret", "sid": sid } });
+    alice.post("account/3pid", old).await.fails(403, "M_THREEPID_AUTH_FAILED");
 
     follow(&server, &link).await;
     let challenge =
@@ -65,6 +68,13 @@ async fn an_address_is_proved_added_used_and_removed() {
     alice.post("account/3pid/delete", address).await.ok();
     assert_eq!(alice.get("account/3pid").await.ok(), json!({ "threepids": [] }));
     server.anonymous().post("login", login("a better password")).await.fails(403, "M_FORBIDDEN");
+
+    let another = "another@mail.test";
+    let sid = request_token(&server, "account/3pid/email/requestToken", another).await;
+    follow(&server, &mails.recv().await.unwrap().link()).await;
+    let old = json!({ "three_pid_creds": { "client_secret": "s3cret", "sid": sid } });
+    alice.post("account/3pid", old).await.ok();
+    assert_eq!(alice.get("account/3pid").await.ok()["threepids"][0]["address"], another);
 }
 
 /// One address belongs to one account; whoever asks about one that nobody has learns so.
@@ -91,6 +101,8 @@ async fn an_address_belongs_to_one_account() {
         answer.status == 200 || answer.errcode() == "M_THREEPID_NOT_FOUND",
         "it is unknown, or the server does not tell: {answer}"
     );
+    let answer = alice.post("account/3pid/email/requestToken", ask("no address")).await;
+    answer.fails(400, "M_INVALID_PARAM");
     let answer = anonymous.post("register/email/requestToken", ask("no address")).await;
     assert_eq!(answer.status, 400, "{answer}");
 }

@@ -5,7 +5,7 @@
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
-use complement_tests::{Config, Server, text};
+use complement_tests::{Config, Server, text, vast_picture};
 use serde_json::json;
 
 fn picture() -> Vec<u8> {
@@ -30,6 +30,15 @@ async fn media_are_had_by_the_old_paths_where_that_is_allowed() {
     let small = nobody.get(["/_matrix/media/v3/thumbnail", &name, &id]);
     let small = small.query("width", "32").query("height", "32").query("method", "scale").await;
     assert_eq!((small.status, small.header("content-type")), (200, "image/png"));
+
+    let small = nobody.get(["/_matrix/media/v3/thumbnail", &name, &id]);
+    small.query("width", "0").query("height", "none").await.has_status(400);
+    let [name, letter] = alice.upload("text/plain", "no picture").await;
+    let none = nobody.get(["/_matrix/media/v3/thumbnail", &name, &letter]);
+    none.query("width", "9").query("height", "9").await.fails(400, "M_UNKNOWN");
+    let [name, vast] = alice.upload("image/png", vast_picture()).await;
+    let none = nobody.get(["/_matrix/media/v3/thumbnail", &name, &vast]);
+    none.query("width", "9").query("height", "9").await.fails(413, "M_TOO_LARGE");
 
     let announced = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
     let uri = text(&announced, "/content_uri");
