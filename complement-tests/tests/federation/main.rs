@@ -15,6 +15,7 @@ mod keys;
 mod membership;
 mod outages;
 mod partial;
+mod policy;
 mod questions;
 mod reading;
 mod requests;
