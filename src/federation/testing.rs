@@ -43,11 +43,6 @@ impl Network {
         self.shared.lock().lost = path.map(ToOwned::to_owned);
     }
 
-    /// Whether some requests get lost by their paths.
-    pub(crate) fn is_losing(&self) -> bool {
-        self.shared.lock().lost.is_some()
-    }
-
     /// How many requests to `server` had a path that begins so.
     pub(crate) fn count(&self, server: &ServerName, path: &str) -> usize {
         let shared = self.shared.lock();

@@ -38,10 +38,15 @@ impl Pdu {
 
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#adding-hashes-and-signatures-to-outgoing-events>
 pub(super) fn add_signature(event: &mut Value, server: &str, key_name: &str, key: &Signer) {
+    let signature = signature_of(event, key);
+    event["signatures"][server][format!("ed25519:{key_name}")] = signature.into();
+}
+
+/// The signature of an event by a key, in base64.
+pub fn signature_of(event: &Value, key: &Signer) -> String {
     let mut signed = redacted(event);
     signed.remove("signatures");
-    let signature = key.signature(&Value::Object(signed));
-    event["signatures"][server][format!("ed25519:{key_name}")] = signature.into();
+    key.signature(&Value::Object(signed))
 }
 
 /// Whether a server signed an event with this key, whose public half is in base64.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::coverage::{self, Way};
 use crate::{Answer, Config, Server, Signer, wait_until};
-pub use event::{Pdu, content_hash, is_signature, is_signed, reference_id};
+pub use event::{Pdu, content_hash, is_signature, is_signed, reference_id, signature_of};
 pub use room::Room;
 pub(crate) use tls::certificate_files;
 

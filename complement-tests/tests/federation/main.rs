@@ -17,6 +17,7 @@ mod membership;
 mod outages;
 mod outside;
 mod partial;
+mod policy;
 mod questions;
 mod reading;
 mod requests;

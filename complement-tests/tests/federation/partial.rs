@@ -153,7 +153,9 @@ async fn the_rest_is_fetched_from_another_server_if_the_first_does_not_tell() {
         }
         let wanted = state.iter().find(|pdu| request.path.ends_with(&format!("/event/{}", pdu.id)));
         let pdus = wanted.map(|pdu| [&pdu.json]);
-        pdus.map(|pdus| (200, json!({ "origin": "", "origin_server_ts": 1, "pdus": pdus })))
+        pdus.map(|pdus| {
+            (200, json!({ "origin": "a.example", "origin_server_ts": 1, "pdus": pdus }))
+        })
     });
     meeting.is_whole().await;
     assert!(!meeting.peer.received("/state_ids/").is_empty());

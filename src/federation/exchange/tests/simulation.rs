@@ -289,17 +289,21 @@ impl World {
         self.check_timeline(at).await;
     }
 
-    /// Whether a server knows all of the room, or nobody of it is there.
-    async fn is_whole(&self, at: usize) -> bool {
-        let server = self.server(at);
-        let rows = PARTIAL_ROOMS.scan(&server.db, &Range::all(), usize::MAX).await.unwrap();
-        for (number, _) in rows.into_iter().filter(|(_, row)| row.0.whole_since.is_none()) {
-            let room = server.server.rooms().numbered(number).await.unwrap();
-            if !room.local_members().is_empty() {
-                return false;
+    /// Waits until every server knows all of the room.
+    async fn become_whole(&self) {
+        for _ in 0..PATIENCE {
+            let mut is_whole = true;
+            for at in 0..SERVERS {
+                let db = &self.server(at).db;
+                let rows = PARTIAL_ROOMS.scan(db, &Range::all(), usize::MAX).await.unwrap();
+                is_whole &= rows.iter().all(|(_, row)| row.0.whole_since.is_some());
             }
+            if is_whole {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(30)).await;
         }
-        true
+        panic!("seed {}: not all servers know all of the room", self.seed);
     }
 
     /// Waits until nothing is on its way any more.
@@ -316,7 +320,6 @@ impl World {
                     && UNTAKEN.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && DEVICE_LIST_OUTBOX.scan(db, &Range::all(), 1).await.unwrap().is_empty()
                     && DEVICE_LISTS_WAITING.scan(db, &Range::all(), 1).await.unwrap().is_empty();
-                is_quiet &= self.network.is_losing() || self.is_whole(at).await;
             }
             if is_quiet {
                 return;
@@ -362,6 +365,7 @@ impl World {
             }
         }
         self.settle().await;
+        self.become_whole().await;
         for at in 0..SERVERS {
             assert_eq!(self.say(at).await, StatusCode::OK, "seed {}", self.seed);
             self.settle().await;
