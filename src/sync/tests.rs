@@ -479,6 +479,9 @@ async fn a_lazy_loading_client_gets_the_members_who_speak() {
     let bob = world.session(user_id!("@bob:localhost")).await;
     let carol = world.session(user_id!("@carol:localhost")).await;
     let room = world.public_room(&alice).await;
+    // In a room without one, those who name it would come as well.
+    let name = object(&json!({"name": "Kitchen"}));
+    world.rooms.send_state(&alice, &room, "m.room.name", "", name).await.unwrap();
     world.change(&bob, &room, Change::Join).await;
     world.change(&carol, &room, Change::Join).await;
     for number in 0..5 {
