@@ -55,6 +55,7 @@ mod settings;
 mod show;
 mod standing;
 mod state;
+pub(crate) mod subscriptions;
 mod third_party;
 mod timeline;
 pub(crate) mod timeline_key;

@@ -11,7 +11,7 @@ use super::{
     auth::membership_in,
     error::RoomError,
     profile::Profile,
-    record::{EventNumber, Membership, SharedEvent, UserRoom},
+    record::{EventNumber, EventRecord, Membership, SharedEvent, UserRoom},
     room::{self, Room},
     show::Viewer,
     state::differences,
@@ -372,20 +372,30 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<Box<RawValue>, RoomError> {
+        let at = self.db().snapshot();
+        let (room, visibility, event) = self.seen_event(&at, session, room_id, event_id).await?;
+        let viewer = Viewer::from(session);
+        let events = [Arc::new(event)];
+        let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
+        let unknown = || RoomError::UnknownEvent { event: event_id.to_owned() };
+        shown.into_iter().next().ok_or_else(unknown)
+    }
+
+    /// One event that the user may see, as it is stored, and what shows it.
+    pub(super) async fn seen_event(
+        &self,
+        at: &impl Read,
+        session: &Session,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<(Arc<Room>, Visibility, EventRecord), RoomError> {
         let unknown = || RoomError::UnknownEvent { event: event_id.to_owned() };
         let room = self.room(room_id).await.map_err(|error| match error {
             RoomError::UnknownRoom { .. } => unknown(),
             error => error,
         })?;
-        let at = self.db().snapshot();
-        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        let visibility = Visibility::load(self, at, &room, session.user).await?;
         let (_, event) = self.stored(&room, event_id).await?;
-        if !visibility.allows(&event) {
-            return Err(unknown());
-        }
-        let viewer = Viewer::from(session);
-        let events = [Arc::new(event)];
-        let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
-        shown.into_iter().next().ok_or_else(unknown)
+        if visibility.allows(&event) { Ok((room, visibility, event)) } else { Err(unknown()) }
     }
 }

@@ -48,6 +48,7 @@ mod sending;
 mod sliding_sync;
 mod state;
 mod sync;
+mod thread_subscriptions;
 mod threepid;
 mod to_device;
 mod typing;

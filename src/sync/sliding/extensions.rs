@@ -9,7 +9,7 @@ use super::{
     Request, Sliding, SlidingError, Wanted,
     connection::SentRoom,
     request,
-    response::{AccountData, ByRoom, E2ee, Extensions, ToDevice},
+    response::{AccountData, ByRoom, E2ee, Extensions, ThreadSubscriptions, ToDevice},
 };
 use crate::{
     e2ee::{Counts, DELIVERED_AT_ONCE},
@@ -82,6 +82,8 @@ impl Sliding {
         if asked.typing.is_on() {
             extensions.typing = Some(self.typing(window, &asked.typing).await?);
         }
+        extensions.thread_subscriptions =
+            self.thread_subscriptions(window, asked.thread_subscriptions.limit()).await?;
         Ok(extensions)
     }
 
@@ -103,7 +105,24 @@ impl Sliding {
             account_data: asked.account_data.is_on().then(AccountData::default),
             receipts: asked.receipts.is_on().then(ByRoom::default),
             typing: asked.typing.is_on().then(ByRoom::default),
+            thread_subscriptions: None,
         })
+    }
+
+    async fn thread_subscriptions(
+        &self,
+        window: &Window<'_>,
+        limit: usize,
+    ) -> Result<Option<ThreadSubscriptions>, SlidingError> {
+        if limit == 0 {
+            return Ok(None);
+        }
+        let (user, since) = (window.session.user, window.since.unwrap_or(0));
+        let rooms = &self.sync.rooms;
+        let changes =
+            rooms.subscription_changes(window.at, user, since, window.until, limit).await?;
+        let prev_batch = changes.earlier.map(|position| position.to_string());
+        Ok((!changes.is_empty()).then_some(ThreadSubscriptions { changes, prev_batch }))
     }
 
     async fn to_device(

@@ -33,7 +33,7 @@ use crate::{
     users::{presence::Level, session::Session},
 };
 
-pub(crate) use self::{request::Body, response::Response};
+pub(crate) use self::{connection::sliding_position, request::Body, response::Response};
 
 /// The longest a request waits, whatever the client asks for.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);

@@ -22,6 +22,10 @@ const MAX_RANGES: usize = 100;
 const MAX_CONNECTION_ID_CHARS: usize = 16;
 /// The longest name of a list.
 const MAX_LIST_NAME_BYTES: usize = 64;
+/// How many subscriptions of threads are told of at a time, if the client does not say.
+const DEFAULT_THREADS: usize = 100;
+/// How many at most.
+const MAX_THREADS: usize = 500;
 /// More events than this are not sent of one room at a time.
 pub(super) const MAX_TIMELINE: u64 = 100;
 
@@ -83,6 +87,8 @@ pub(super) struct Extensions {
     pub(super) account_data: RoomSwitch,
     pub(super) receipts: RoomSwitch,
     pub(super) typing: RoomSwitch,
+    #[serde(rename = "io.element.msc4308.thread_subscriptions")]
+    pub(super) thread_subscriptions: Limited,
 }
 
 /// Messages to the device.
@@ -99,6 +105,14 @@ pub(super) struct ToDevice {
 #[serde(default)]
 pub(super) struct Switch {
     enabled: Option<bool>,
+}
+
+/// Something of which so many are wanted at a time.
+#[derive(Clone, Debug, Default, Deserialize, Hash)]
+#[serde(default)]
+pub(super) struct Limited {
+    enabled: Option<bool>,
+    limit: Option<usize>,
 }
 
 /// Something that is wanted of rooms.
@@ -134,6 +148,16 @@ impl Switch {
     }
 }
 
+impl Limited {
+    /// How many are wanted: 0 if it is off.
+    pub(super) fn limit(&self) -> usize {
+        match self.enabled {
+            Some(true) => self.limit.unwrap_or(DEFAULT_THREADS).clamp(1, MAX_THREADS),
+            _ => 0,
+        }
+    }
+}
+
 impl RoomSwitch {
     pub(super) fn is_on(&self) -> bool {
         self.enabled == Some(true)
@@ -164,10 +188,11 @@ impl Body {
     /// client, who alone suffers if two happen to have the same.
     pub(super) fn asked(&self) -> u64 {
         let Self { lists, room_subscriptions, extensions, conn_id: _, txn_id: _ } = self;
-        let Extensions { to_device, e2ee, account_data, receipts, typing } = extensions;
+        let Extensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions } =
+            extensions;
         let mut hasher = DefaultHasher::new();
         (lists, room_subscriptions, to_device.enabled, to_device.limit).hash(&mut hasher);
-        (e2ee, account_data, receipts, typing).hash(&mut hasher);
+        (e2ee, account_data, receipts, typing, thread_subscriptions).hash(&mut hasher);
         hasher.finish()
     }
 

@@ -6,7 +6,10 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::sync::{e2ee::DeviceLists, response::Counts};
+use crate::{
+    rooms::subscriptions::SubscriptionChanges,
+    sync::{e2ee::DeviceLists, response::Counts},
+};
 
 type Events = Vec<Box<RawValue>>;
 
@@ -92,6 +95,11 @@ pub(super) struct Extensions {
     pub(super) receipts: Option<ByRoom>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) typing: Option<ByRoom>,
+    #[serde(
+        rename = "io.element.msc4308.thread_subscriptions",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) thread_subscriptions: Option<ThreadSubscriptions>,
 }
 
 /// Messages to the device.
@@ -122,6 +130,16 @@ pub(super) struct AccountData {
     pub(super) rooms: BTreeMap<OwnedRoomId, Events>,
 }
 
+/// Threads that the user began or ceased to follow; there is none without any.
+#[derive(Debug, Serialize)]
+pub(super) struct ThreadSubscriptions {
+    #[serde(flatten)]
+    pub(super) changes: SubscriptionChanges,
+    /// There are others, from here backwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prev_batch: Option<String>,
+}
+
 /// One ephemeral event for each room.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ByRoom {
@@ -145,6 +163,7 @@ impl Response {
                 .as_ref()
                 .is_none_or(|data| data.global.is_empty() && data.rooms.is_empty())
             && extensions.receipts.as_ref().is_none_or(|receipts| receipts.rooms.is_empty())
+            && extensions.thread_subscriptions.is_none()
             && extensions.typing.as_ref().is_none_or(|typing| typing.rooms.is_empty())
     }
 }
