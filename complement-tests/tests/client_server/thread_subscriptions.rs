@@ -14,36 +14,36 @@ const EXTENSION: &str = "io.element.msc4308.thread_subscriptions";
 const RULES: &str = "/_matrix/client/v3/pushrules/global";
 const ALL_RULES: &str = "/_matrix/client/v3/pushrules/global/";
 
-fn path<'a>(room: &'a str, root: &'a str) -> [&'a str; 5] {
-    [ROOMS, room, "thread", root, "subscription"]
+fn path<'a>(room: &'a str, thread: &'a str) -> [&'a str; 5] {
+    [ROOMS, room, "thread", thread, "subscription"]
 }
 
-async fn subscribe(who: &Client, room: &str, root: &str) -> Answer {
-    who.put(path(room, root), json!({})).await
+async fn subscribe(who: &Client, room: &str, thread: &str) -> Answer {
+    who.put(path(room, thread), json!({})).await
 }
 
-async fn subscribe_for(who: &Client, room: &str, root: &str, cause: &str) -> Answer {
-    who.put(path(room, root), json!({ "automatic": cause })).await
+async fn subscribe_for(who: &Client, room: &str, thread: &str, cause: &str) -> Answer {
+    who.put(path(room, thread), json!({ "automatic": cause })).await
 }
 
-async fn unsubscribe(who: &Client, room: &str, root: &str) -> Answer {
-    who.delete(path(room, root)).await
+async fn unsubscribe(who: &Client, room: &str, thread: &str) -> Answer {
+    who.delete(path(room, thread)).await
 }
 
-async fn subscription(who: &Client, room: &str, root: &str) -> Answer {
-    who.get(path(room, root)).await
+async fn subscription(who: &Client, room: &str, thread: &str) -> Answer {
+    who.get(path(room, thread)).await
 }
 
-async fn say_in(who: &Client, room: &str, root: &str, body: &str) -> String {
-    say_to(who, room, root, body, &json!({})).await
+async fn say_in(who: &Client, room: &str, thread: &str, body: &str) -> String {
+    say_to(who, room, thread, body, &json!({})).await
 }
 
-async fn say_to(who: &Client, room: &str, root: &str, body: &str, mentions: &Value) -> String {
+async fn say_to(who: &Client, room: &str, thread: &str, body: &str, mentions: &Value) -> String {
     let content = json!({
         "msgtype": "m.text",
         "body": body,
         "m.mentions": mentions,
-        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+        "m.relates_to": { "rel_type": "m.thread", "event_id": thread },
     });
     who.send(room, "m.room.message", content).await
 }
@@ -82,19 +82,19 @@ async fn a_thread_is_followed_and_no_longer() {
     let server = Server::shared();
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room_with(&[&bob]).await;
-    let root = alice.say(&room, "root").await;
-    subscription(&bob, &room, &root).await.fails(404, "M_NOT_FOUND");
-    unsubscribe(&bob, &room, &root).await.ok();
-    let reply = say_in(&alice, &room, &root, "reply").await;
-    subscribe_for(&bob, &room, &root, &reply).await.ok();
-    assert_eq!(subscription(&bob, &room, &root).await.ok(), json!({ "automatic": true }));
-    subscribe(&bob, &room, &root).await.ok();
-    assert_eq!(subscription(&bob, &room, &root).await.ok(), json!({ "automatic": false }));
-    subscribe_for(&bob, &room, &root, &reply).await.ok();
-    assert_eq!(subscription(&bob, &room, &root).await.ok(), json!({ "automatic": false }));
-    subscription(&alice, &room, &root).await.fails(404, "M_NOT_FOUND");
-    unsubscribe(&bob, &room, &root).await.ok();
-    subscription(&bob, &room, &root).await.fails(404, "M_NOT_FOUND");
+    let thread = alice.say(&room, "thread").await;
+    subscription(&bob, &room, &thread).await.fails(404, "M_NOT_FOUND");
+    unsubscribe(&bob, &room, &thread).await.ok();
+    let reply = say_in(&alice, &room, &thread, "reply").await;
+    subscribe_for(&bob, &room, &thread, &reply).await.ok();
+    assert_eq!(subscription(&bob, &room, &thread).await.ok(), json!({ "automatic": true }));
+    subscribe(&bob, &room, &thread).await.ok();
+    assert_eq!(subscription(&bob, &room, &thread).await.ok(), json!({ "automatic": false }));
+    subscribe_for(&bob, &room, &thread, &reply).await.ok();
+    assert_eq!(subscription(&bob, &room, &thread).await.ok(), json!({ "automatic": false }));
+    subscription(&alice, &room, &thread).await.fails(404, "M_NOT_FOUND");
+    unsubscribe(&bob, &room, &thread).await.ok();
+    subscription(&bob, &room, &thread).await.fails(404, "M_NOT_FOUND");
     let flags = alice.anonymous().get("/_matrix/client/versions").await.ok();
     assert_eq!(flags["unstable_features"]["org.matrix.msc4306"], true);
 }
@@ -106,16 +106,16 @@ async fn who_unsubscribed_is_not_subscribed_again_by_what_was_before() {
     let server = Server::shared();
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room_with(&[&bob]).await;
-    let root = alice.say(&room, "root").await;
-    let before = say_in(&alice, &room, &root, "bob?").await;
-    subscribe_for(&bob, &room, &root, &before).await.ok();
-    unsubscribe(&bob, &room, &root).await.ok();
-    let refused = subscribe_for(&bob, &room, &root, &before).await;
+    let thread = alice.say(&room, "thread").await;
+    let before = say_in(&alice, &room, &thread, "bob?").await;
+    subscribe_for(&bob, &room, &thread, &before).await.ok();
+    unsubscribe(&bob, &room, &thread).await.ok();
+    let refused = subscribe_for(&bob, &room, &thread, &before).await;
     refused.fails(409, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION");
-    subscription(&bob, &room, &root).await.fails(404, "M_NOT_FOUND");
-    let after = say_in(&alice, &room, &root, "bob!").await;
-    subscribe_for(&bob, &room, &root, &after).await.ok();
-    assert_eq!(subscription(&bob, &room, &root).await.ok(), json!({ "automatic": true }));
+    subscription(&bob, &room, &thread).await.fails(404, "M_NOT_FOUND");
+    let after = say_in(&alice, &room, &thread, "bob!").await;
+    subscribe_for(&bob, &room, &thread, &after).await.ok();
+    assert_eq!(subscription(&bob, &room, &thread).await.ok(), json!({ "automatic": true }));
 }
 
 #[tokio::test]
@@ -123,26 +123,26 @@ async fn only_threads_and_causes_that_the_user_may_see_are_followed() {
     let server = Server::shared();
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room(json!({ "preset": "private_chat" })).await;
-    let (root, other) = (alice.say(&room, "root").await, alice.say(&room, "other").await);
+    let (thread, other) = (alice.say(&room, "thread").await, alice.say(&room, "other").await);
     let reply = say_in(&alice, &room, &other, "reply").await;
-    for cause in [&root, &other, &reply] {
-        let refused = subscribe_for(&alice, &room, &root, cause).await;
+    for cause in [&thread, &other, &reply] {
+        let refused = subscribe_for(&alice, &room, &thread, cause).await;
         refused.fails(400, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD");
     }
     let elsewhere = alice.create_room(json!({})).await;
     let unknown = "$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     subscribe_for(&alice, &room, &other, unknown).await.fails(404, "M_NOT_FOUND");
-    for (who, room, root) in
-        [(&bob, &*room, &*root), (&alice, &*room, unknown), (&alice, &*elsewhere, &*root)]
+    for (who, room, thread) in
+        [(&bob, &*room, &*thread), (&alice, &*room, unknown), (&alice, &*elsewhere, &*thread)]
     {
-        subscribe(who, room, root).await.fails(404, "M_NOT_FOUND");
-        unsubscribe(who, room, root).await.fails(404, "M_NOT_FOUND");
-        subscription(who, room, root).await.fails(404, "M_NOT_FOUND");
+        subscribe(who, room, thread).await.fails(404, "M_NOT_FOUND");
+        unsubscribe(who, room, thread).await.fails(404, "M_NOT_FOUND");
+        subscription(who, room, thread).await.fails(404, "M_NOT_FOUND");
     }
-    let nothing = alice.put(path(&room, &root), json!({ "automatic": true })).await;
+    let nothing = alice.put(path(&room, &thread), json!({ "automatic": true })).await;
     nothing.fails(400, "M_BAD_JSON");
-    subscribe(&alice, &room, "root").await.fails(400, "M_INVALID_PARAM");
-    subscribe(&alice.anonymous(), &room, &root).await.fails(401, "M_MISSING_TOKEN");
+    subscribe(&alice, &room, "thread").await.fails(400, "M_INVALID_PARAM");
+    subscribe(&alice.anonymous(), &room, &thread).await.fails(401, "M_MISSING_TOKEN");
 }
 
 /// The extension tells of each change once, and wakes; what it has no room for is in pages.
@@ -153,9 +153,9 @@ async fn devices_hear_what_is_followed_and_catch_up() {
     let room = alice.create_room(json!({})).await;
     let mut threads = Vec::new();
     for number in 0..5 {
-        let root = alice.say(&room, &format!("root {number}")).await;
-        subscribe(&alice, &room, &root).await.ok();
-        threads.push(root);
+        let thread = alice.say(&room, &format!("thread {number}")).await;
+        subscribe(&alice, &room, &thread).await.ok();
+        threads.push(thread);
     }
     let sorted = |roots: &[String]| {
         let mut roots = roots.to_vec();
@@ -179,9 +179,9 @@ async fn devices_hear_what_is_followed_and_catch_up() {
     assert!(told["prev_batch"].is_null(), "{told}");
     let stamp = &told["unsubscribed"][&room][&threads[0]]["bump_stamp"];
     assert!(stamp.as_u64().is_some_and(|stamp| stamp > 0), "{told}");
-    for root in &threads[1..4] {
-        unsubscribe(&alice, &room, root).await.ok();
-        subscribe(&alice, &room, root).await.ok();
+    for thread in &threads[1..4] {
+        unsubscribe(&alice, &room, thread).await.ok();
+        subscribe(&alice, &room, thread).await.ok();
     }
     let (told, _) = news(&alice, Some(&second), 2).await;
     assert_eq!(roots(&told, "subscribed", &room), sorted(&threads[2..4]));
@@ -217,7 +217,7 @@ async fn followed_threads_notify_and_others_no_longer_do() {
     let server = Server::shared();
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room_with(&[&bob]).await;
-    let (followed, other) = (alice.say(&room, "root").await, alice.say(&room, "other").await);
+    let (followed, other) = (alice.say(&room, "thread").await, alice.say(&room, "other").await);
     let count = async || {
         let response = bob.sync().now().await;
         response["rooms"]["join"][&room]["unread_notifications"]["notification_count"].clone()
@@ -269,15 +269,15 @@ async fn a_room_that_is_forgotten_takes_its_threads_along() {
     let server = Server::shared();
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room_with(&[&bob]).await;
-    let root = alice.say(&room, "root").await;
-    subscribe(&bob, &room, &root).await.ok();
+    let thread = alice.say(&room, "thread").await;
+    subscribe(&bob, &room, &thread).await.ok();
     bob.leave(&room).await;
     bob.post(["rooms", &room, "forget"], json!({})).await.ok();
     assert_eq!(page(&bob, &[("dir", "b")]).await.ok(), json!({}));
     bob.join(&room).await;
-    subscription(&bob, &room, &root).await.fails(404, "M_NOT_FOUND");
-    subscribe(&bob, &room, &root).await.ok();
+    subscription(&bob, &room, &thread).await.fails(404, "M_NOT_FOUND");
+    subscribe(&bob, &room, &thread).await.ok();
     let closed = bob.with_password(Method::POST, ["account", "deactivate"], json!({})).await;
     closed.ok();
-    subscribe(&bob, &room, &root).await.fails(401, "M_UNKNOWN_TOKEN");
+    subscribe(&bob, &room, &thread).await.fails(401, "M_UNKNOWN_TOKEN");
 }
