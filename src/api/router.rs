@@ -311,6 +311,7 @@ fn rooms(routes: Routes) -> Routes {
             "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
             client::sliding_sync::sync,
         )
+        .path(MethodFilter::POST, "/_matrix/client/v4/sync", client::sliding_sync::sync_v4)
 }
 
 /// What clients store with an account, and tags.

@@ -31,6 +31,7 @@ mod knocking;
 mod login;
 mod media;
 mod membership;
+mod merged_sync;
 mod messages;
 mod moderation;
 mod notifications;

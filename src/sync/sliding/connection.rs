@@ -16,7 +16,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use ruma::OwnedDeviceId;
 
-use super::{SlidingError, response::List};
+use super::{Form, SlidingError, lists::Matching, response::List, state::Required};
 use crate::{
     rooms::record::Membership,
     storage::intern::{RoomNumber, UserNumber},
@@ -27,7 +27,7 @@ const MAX_CONNECTIONS: u64 = 20_000;
 /// A connection that is not used for so long is forgotten.
 const IDLE: Duration = Duration::from_hours(2);
 
-type Key = (UserNumber, OwnedDeviceId, Option<String>);
+type Key = (UserNumber, OwnedDeviceId, Form, Option<String>);
 
 /// The connections of all clients.
 #[derive(Clone)]
@@ -51,6 +51,10 @@ pub(super) struct State {
     pub(super) rooms: HashMap<RoomNumber, Arc<SentRoom>>,
     /// The lists as it has got them.
     pub(super) lists: BTreeMap<String, List>,
+    /// Which rooms belonged to the lists that have filters.
+    pub(super) matching: BTreeMap<String, Matching>,
+    /// The rooms in which it was told who types.
+    pub(super) typing: BTreeSet<RoomNumber>,
     /// What it asked for: see [`super::Body::asked`].
     pub(super) asked: u64,
 }
@@ -65,8 +69,12 @@ pub(super) struct SentRoom {
     /// How many events were wanted.
     pub(super) timeline_limit: u64,
     /// Which state was wanted.
-    pub(super) required_state: BTreeSet<(String, String)>,
-    /// Whose member events it has got because they sent something.
+    pub(super) required_state: Required,
+    /// Whether it is a conversation with one person.
+    pub(super) direct: bool,
+    /// Whether the user has or had come in, and it was shown as such a room.
+    pub(super) came_in: bool,
+    /// Whose member events it has got because they matter.
     pub(super) members: BTreeSet<String>,
 }
 
@@ -135,7 +143,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        (UserNumber(1), "DEVICE".into(), None)
+        (UserNumber(1), "DEVICE".into(), Form::Deployed, None)
     }
 
     fn at(position: u64) -> Arc<State> {
@@ -165,7 +173,7 @@ mod tests {
     fn positions_of_other_connections_and_processes_are_unknown() {
         let connections = Connections::new(1);
         let pos = connections.keep(key(), None, at(1));
-        let other = (UserNumber(2), "DEVICE".into(), None);
+        let other = (UserNumber(2), "DEVICE".into(), Form::Deployed, None);
         assert!(connections.state(&other, Some(&pos)).is_err());
         assert!(Connections::new(2).state(&key(), Some(&pos)).is_err());
         for pos in ["", "1", "1_1", "1_1_", "x_1_1", "1_x_1", "1_1_x", "1_1_1_1"] {

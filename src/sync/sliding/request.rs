@@ -1,4 +1,4 @@
-//! What a client asks of a sliding sync, and within which bounds.
+//! What a client asks of a sliding sync, in whichever form, and within which bounds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use super::SlidingError;
+use super::{SlidingError, state::Required};
 
 /// How many lists a request may have.
 const MAX_LISTS: usize = 100;
@@ -18,10 +18,6 @@ const MAX_SUBSCRIPTIONS: usize = 1_000;
 const MAX_REQUIRED_STATE: usize = 200;
 /// How many windows a list may have.
 const MAX_RANGES: usize = 100;
-/// The longest name of a connection.
-const MAX_CONNECTION_ID_CHARS: usize = 16;
-/// The longest name of a list.
-const MAX_LIST_NAME_BYTES: usize = 64;
 /// How many subscriptions of threads are told of at a time, if the client does not say.
 const DEFAULT_THREADS: usize = 100;
 /// How many at most.
@@ -29,10 +25,9 @@ const MAX_THREADS: usize = 500;
 /// More events than this are not sent of one room at a time.
 pub(super) const MAX_TIMELINE: u64 = 100;
 
-/// The body of a request.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Body {
+/// What is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Body {
     pub(super) conn_id: Option<String>,
     pub(super) txn_id: Option<String>,
     pub(super) lists: BTreeMap<String, List>,
@@ -41,25 +36,19 @@ pub(crate) struct Body {
 }
 
 /// A list of rooms, of which the client sees some windows.
-#[derive(Clone, Debug, Deserialize, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct List {
     /// First and last index, both inside.
-    #[serde(default)]
     pub(super) ranges: Vec<(u64, u64)>,
-    #[serde(flatten)]
     pub(super) details: Details,
-    #[serde(default)]
     pub(super) filters: Option<Filters>,
 }
 
 /// What the client wants of a room.
-#[derive(Clone, Debug, Default, Deserialize, Hash)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Details {
-    /// Types and state keys.
-    #[serde(default)]
-    pub(super) required_state: BTreeSet<(String, String)>,
+    pub(super) required_state: Required,
     /// How many of the latest events.
-    #[serde(default)]
     pub(super) timeline_limit: u64,
 }
 
@@ -69,6 +58,7 @@ pub(super) struct Details {
 pub(super) struct Filters {
     pub(super) is_dm: Option<bool>,
     pub(super) is_encrypted: Option<bool>,
+    #[serde(alias = "is_invited")]
     pub(super) is_invite: Option<bool>,
     /// Types from the create event; null for rooms without.
     pub(super) room_types: Option<Vec<Option<String>>>,
@@ -79,15 +69,13 @@ pub(super) struct Filters {
 }
 
 /// What is asked for besides rooms.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Extensions {
     pub(super) to_device: ToDevice,
     pub(super) e2ee: Switch,
     pub(super) account_data: RoomSwitch,
     pub(super) receipts: RoomSwitch,
     pub(super) typing: RoomSwitch,
-    #[serde(rename = "io.element.msc4308.thread_subscriptions")]
     pub(super) thread_subscriptions: Limited,
 }
 
@@ -200,18 +188,12 @@ impl Body {
     pub(super) fn wants_keys(&self) -> bool {
         self.extensions.e2ee.is_on()
     }
+
     /// Whether the request keeps within the bounds.
     pub(super) fn check(&self) -> Result<(), SlidingError> {
         let invalid = |what| Err(SlidingError::Invalid { what });
-        let name_is_long = |name: &String| name.chars().count() > MAX_CONNECTION_ID_CHARS;
-        if self.conn_id.as_ref().is_some_and(name_is_long) {
-            return invalid("conn_id may have at most 16 characters");
-        }
         if self.lists.len() > MAX_LISTS || self.room_subscriptions.len() > MAX_SUBSCRIPTIONS {
             return invalid("there may be at most 100 lists and 1000 subscriptions");
-        }
-        if self.lists.keys().any(|name| name.len() > MAX_LIST_NAME_BYTES) {
-            return invalid("the name of a list may have at most 64 bytes");
         }
         for list in self.lists.values() {
             if list.ranges.len() > MAX_RANGES {
@@ -236,6 +218,6 @@ impl Details {
     /// Both together: what either wants.
     pub(super) fn add(&mut self, other: &Self) {
         self.timeline_limit = self.timeline_limit.max(other.timeline_limit.min(MAX_TIMELINE));
-        self.required_state.extend(other.required_state.iter().cloned());
+        self.required_state.add(&other.required_state);
     }
 }

@@ -1,23 +1,24 @@
-//! What a sliding sync answers, as it is written to the wire.
+//! What a sliding sync answers; each form of the requests has its own names for it.
 
 use std::collections::BTreeMap;
 
 use ruma::{OwnedRoomId, OwnedUserId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::{Form, deployed, merged};
 use crate::{
-    rooms::subscriptions::SubscriptionChanges,
+    rooms::{record::Membership, subscriptions::SubscriptionChanges},
     sync::{e2ee::DeviceLists, response::Counts},
 };
 
-type Events = Vec<Box<RawValue>>;
+pub(super) type Events = Vec<Box<RawValue>>;
 
 /// The whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Response {
+    pub(super) form: Form,
     pub(super) pos: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) txn_id: Option<String>,
     pub(super) lists: BTreeMap<String, List>,
     pub(super) rooms: BTreeMap<OwnedRoomId, Room>,
@@ -32,32 +33,66 @@ pub(super) struct List {
 }
 
 /// A room of which there is something to tell.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(super) struct Room {
+    pub(super) common: Common,
+    /// What the user is to it.
+    pub(super) membership: Option<Membership>,
+    /// The lists that it belongs to.
+    pub(super) lists: Vec<String>,
+    pub(super) name: Field,
+    pub(super) avatar: Field,
+    pub(super) stripped_state: Option<Box<RawValue>>,
+    pub(super) timeline: Events,
+    /// The timeline goes further back than what the client had.
+    pub(super) expanded_timeline: bool,
+}
+
+/// A text that may have changed.
+#[derive(Debug, Default)]
+pub(super) enum Field {
+    #[default]
+    Same,
+    /// There is none any more.
+    Removed,
+    Is(String),
+}
+
+impl Field {
+    pub(super) fn is_same(&self) -> bool {
+        matches!(self, Self::Same)
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Is(text) => Some(text),
+            Self::Same | Self::Removed => None,
+        }
+    }
+}
+
+impl Serialize for Field {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.text().serialize(to)
+    }
+}
+
+/// What has the same name in either form.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Common {
     /// The client has not got it on this connection before.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) initial: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) avatar: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) heroes: Option<Vec<Hero>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) is_dm: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) invite_state: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) required_state: Events,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) timeline: Events,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prev_batch: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) limited: bool,
-    /// The timeline goes further back than what the client had.
-    #[serde(skip_serializing_if = "is_false")]
-    pub(super) unstable_expanded_timeline: bool,
     /// How many of the timeline's events, from its end, happened since the last response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_live: Option<usize>,
@@ -83,22 +118,13 @@ pub(super) struct Hero {
 }
 
 /// What there is besides rooms.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(super) struct Extensions {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) to_device: Option<ToDevice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) e2ee: Option<E2ee>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) account_data: Option<AccountData>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipts: Option<ByRoom>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) typing: Option<ByRoom>,
-    #[serde(
-        rename = "io.element.msc4308.thread_subscriptions",
-        skip_serializing_if = "Option::is_none"
-    )]
     pub(super) thread_subscriptions: Option<ThreadSubscriptions>,
 }
 
@@ -149,6 +175,15 @@ pub(super) struct ByRoom {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+impl Serialize for Response {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.form {
+            Form::Deployed => deployed::write(self, to),
+            Form::Merged => merged::write(self, to),
+        }
+    }
 }
 
 impl Response {
