@@ -28,7 +28,9 @@ use crate::{
     identity::IdentityError,
     previews::PreviewError,
     push::{PushRuleError, PusherError},
-    rooms::{RoomError, delayed::DelayedError, policy::PolicyError},
+    rooms::{
+        RoomError, delayed::DelayedError, policy::PolicyError, subscriptions::SubscriptionError,
+    },
     storage::StorageError,
     sync::{SlidingError, SyncError},
     users::{
@@ -248,6 +250,22 @@ impl From<RoomError> for ApiError {
             }
         };
         Self::new(kind, &error)
+    }
+}
+
+impl From<SubscriptionError> for ApiError {
+    fn from(error: SubscriptionError) -> Self {
+        let (status, errcode) = match error {
+            SubscriptionError::NotInThread => {
+                (StatusCode::BAD_REQUEST, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD")
+            }
+            SubscriptionError::Unsubscribed => {
+                (StatusCode::CONFLICT, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION")
+            }
+            SubscriptionError::Busy => return busy(),
+            SubscriptionError::Room(error) => return error.into(),
+        };
+        Self::with_status(status, custom(errcode), error)
     }
 }
 

@@ -15,7 +15,8 @@ use super::{
         delayed_events as delayed, device, directory as rooms_directory, filter, keys, login,
         media, media_download, notifications, people, profile, push_rules, pushers, receipts,
         register, relations, reporting, room_aliases, room_events, room_history, room_membership,
-        room_upgrade, sync_stream, third_party, threepid, to_device, typing, versions,
+        room_upgrade, sync_stream, third_party, thread_subscriptions, threepid, to_device, typing,
+        versions,
     },
     server,
 };
@@ -24,8 +25,9 @@ use crate::{push::mails::UNSUBSCRIBE_PATH, server::Areas, users::mail::VALIDATIO
 /// All endpoints of the server, without what every request passes through.
 pub(crate) fn routes(areas: Areas) -> Router {
     let routes = Routes::default();
-    let routes =
-        content(encryption(delayed_events(rooms(notifying(stored_data(accounts(routes)))))));
+    let routes = content(encryption(delayed_events(threads(rooms(notifying(stored_data(
+        accounts(routes),
+    )))))));
     let routes = super::admin::routes::add(routes);
     let routes = if areas.has_streams() { streams(routes) } else { routes };
     let routes = if areas.is_federating() { servers(routes) } else { routes };
@@ -309,6 +311,7 @@ fn rooms(routes: Routes) -> Routes {
             "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
             client::sliding_sync::sync,
         )
+        .path(MethodFilter::POST, "/_matrix/client/v4/sync", client::sliding_sync::sync_v4)
 }
 
 /// What clients store with an account, and tags.
@@ -341,6 +344,20 @@ fn streams(routes: Routes) -> Routes {
         .path(MethodFilter::GET, &format!("{BASE}/events"), sync_stream::events)
         .path(MethodFilter::GET, &format!("{BASE}/websocket"), sync_stream::websocket)
         .path(MethodFilter::POST, &format!("{BASE}/acknowledge"), sync_stream::acknowledge)
+}
+
+/// Threads that users follow.
+fn threads(routes: Routes) -> Routes {
+    const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{room_id}/thread/{thread_root}/subscription";
+    routes
+        .path(MethodFilter::GET, SUBSCRIPTION, thread_subscriptions::get)
+        .path(MethodFilter::PUT, SUBSCRIPTION, thread_subscriptions::subscribe)
+        .path(MethodFilter::DELETE, SUBSCRIPTION, thread_subscriptions::unsubscribe)
+        .path(
+            MethodFilter::GET,
+            "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions",
+            thread_subscriptions::list,
+        )
 }
 
 /// Events that are sent later.

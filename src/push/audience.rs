@@ -15,6 +15,7 @@ use crate::{
     rooms::{
         Room, RoomError,
         record::{EventRecord, UserRoom},
+        subscriptions::follows,
     },
     storage::{
         Range, Read,
@@ -57,7 +58,13 @@ impl Unread {
             if rules.needs_display_name() {
                 name = self.display_name(at, room, user_id).await?;
             }
-            let recipient = Recipient { user_id, display_name: name.as_deref() };
+            let subscribed = match &event.thread {
+                Some(thread) if rules.need_subscriptions() => {
+                    follows(at, *user, room.number, thread).await?
+                }
+                _ => false,
+            };
+            let recipient = Recipient { user_id, display_name: name.as_deref(), subscribed };
             if rules.evaluate(event, &context, recipient).is_some_and(|outcome| outcome.notify) {
                 notified.push(*user);
             }
@@ -90,7 +97,7 @@ impl Unread {
         event: &PushEvent,
     ) -> Result<Option<Outcome>, RoomError> {
         let (_, rules) = self.rules_of(at, user, user_id).await?;
-        let recipient = Recipient { user_id, display_name: None };
+        let recipient = Recipient { user_id, display_name: None, subscribed: false };
         let outcome = rules.evaluate(event, &RoomContext::default(), recipient);
         Ok(outcome.filter(|outcome| outcome.notify).cloned())
     }

@@ -47,7 +47,7 @@ impl Bench {
     pub fn message(&self, number: usize) -> usize {
         let event = PushEvent::in_room(room_id!("!room:bench.example"), &record(number), None);
         let notified = self.members.iter().filter(|(user_id, rules)| {
-            let recipient = Recipient { user_id, display_name: None };
+            let recipient = Recipient { user_id, display_name: None, subscribed: false };
             rules.evaluate(&event, &self.room, recipient).is_some_and(|outcome| outcome.notify)
         });
         notified.count()

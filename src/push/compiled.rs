@@ -40,6 +40,7 @@ impl Outcome {
 pub(crate) struct CompiledRules {
     overrides: Vec<Rule>,
     words: Words,
+    threads: Vec<Rule>,
     rooms: HashMap<String, Outcome>,
     senders: HashMap<String, Outcome>,
     underrides: Vec<Rule>,
@@ -81,6 +82,8 @@ enum Condition {
     DisplayName,
     MemberCount(RoomMemberCountIs),
     SenderPermission(String),
+    /// The event is in a thread to which the user is subscribed, or is not.
+    Subscribed(bool),
     /// A kind that is not known here: never fits.
     Never,
 }
@@ -92,6 +95,9 @@ pub(crate) struct Recipient<'a> {
     pub(crate) user_id: &'a UserId,
     /// Their name in the room, needed only if [`CompiledRules::needs_display_name`].
     pub(crate) display_name: Option<&'a str>,
+    /// Whether they are subscribed to the event's thread, needed only if
+    /// [`CompiledRules::need_subscriptions`].
+    pub(crate) subscribed: bool,
 }
 
 impl CompiledRules {
@@ -112,6 +118,7 @@ impl CompiledRules {
             words: Words::new(
                 content.map(|rule| (Pattern::new(&rule.pattern), Outcome::of(&rule.actions))),
             ),
+            threads: conditional(&mut rules.postcontent.iter()),
             rooms: (rules.room.iter().filter(|rule| rule.enabled))
                 .map(|rule| (rule.rule_id.to_string(), Outcome::of(&rule.actions)))
                 .collect(),
@@ -124,10 +131,17 @@ impl CompiledRules {
 
     /// Whether some rule asks for the user's name in the room.
     pub(crate) fn needs_display_name(&self) -> bool {
-        let mut rules = self.overrides.iter().chain(&self.underrides);
-        rules.any(|rule| {
-            rule.conditions.iter().any(|condition| matches!(condition, Condition::DisplayName))
-        })
+        self.ask(|condition| matches!(condition, Condition::DisplayName))
+    }
+
+    /// Whether some rule asks which threads the user is subscribed to.
+    pub(crate) fn need_subscriptions(&self) -> bool {
+        self.ask(|condition| matches!(condition, Condition::Subscribed(_)))
+    }
+
+    fn ask(&self, wanted: impl Fn(&Condition) -> bool) -> bool {
+        let mut rules = self.overrides.iter().chain(&self.threads).chain(&self.underrides);
+        rules.any(|rule| rule.conditions.iter().any(&wanted))
     }
 
     /// What the first rule that fits does; nothing for one's own events.
@@ -146,6 +160,7 @@ impl CompiledRules {
         let overriding = self.overrides.iter().find(fits).map(|rule| &rule.outcome);
         overriding
             .or_else(|| self.words.first_in(event))
+            .or_else(|| self.threads.iter().find(fits).map(|rule| &rule.outcome))
             .or_else(|| self.rooms.get(event.room_id.as_str()))
             .or_else(|| self.senders.get(event.sender.as_str()))
             .or_else(|| self.underrides.iter().find(fits).map(|rule| &rule.outcome))
@@ -200,6 +215,7 @@ impl Condition {
             PushCondition::SenderNotificationPermission(data) => {
                 Self::SenderPermission(data.key.to_string())
             }
+            PushCondition::ThreadSubscription(data) => Self::Subscribed(data.subscribed),
             _ => Self::Never,
         }
     }
@@ -227,6 +243,7 @@ impl Condition {
                 .is_some_and(|name| in_body(&Pattern::literal(name))),
             Self::MemberCount(is) => is.contains(&room.members),
             Self::SenderPermission(key) => room.may_notify(&event.sender, key),
+            Self::Subscribed(wanted) => event.thread.is_some() && recipient.subscribed == *wanted,
             Self::Never => false,
         }
     }

@@ -7,10 +7,13 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use moka::sync::Cache;
-use ruma::{OwnedUserId, UserId, events::receipt::ReceiptType};
+use ruma::{OwnedEventId, OwnedUserId, UserId, events::receipt::ReceiptType};
 
 use super::{
     PushRules,
@@ -25,6 +28,7 @@ use crate::{
     rooms::{
         Room, RoomError, Rooms,
         record::{EventNumber, Membership},
+        subscriptions::{Followed, followed},
     },
     storage::{
         Batch, Db, Json, Range, Read,
@@ -91,6 +95,7 @@ pub(super) struct Reader {
     context: Arc<RoomContext>,
     ignored: Ignored,
     display_name: Option<String>,
+    followed: HashSet<OwnedEventId>,
 }
 
 impl Unread {
@@ -135,6 +140,12 @@ impl Unread {
             Some(reader) => (reader.rules_position, Arc::clone(&reader.rules)),
             None => self.rules_of(at, user, user_id).await?,
         };
+        // Subscribing to a thread changes which of its events count, as a change of the rules does.
+        let mut threads = Followed::default();
+        if reader.is_none() && rules.need_subscriptions() {
+            threads = followed(at, user, room.number).await?;
+        }
+        let rules_position = rules_position.max(threads.position);
         let known = match known {
             Some(known) => Some(known),
             None => UNREAD.get(at, &key).await?.map(|Json(tally)| Arc::new(tally)),
@@ -150,6 +161,7 @@ impl Unread {
         } else {
             let mut reader = self.reader(at, room, user, user_id, rules).await?;
             (reader.as_of, reader.rules_position) = (until, rules_position);
+            reader.followed = threads.threads;
             let reader = Arc::new(reader);
             if settled.is_some() {
                 self.readers.insert(key, Arc::clone(&reader));
@@ -288,6 +300,7 @@ impl Unread {
             context: self.context(at, room).await?,
             ignored: Ignored::load(at, user).await?,
             display_name,
+            followed: HashSet::new(),
         })
     }
 
@@ -312,8 +325,11 @@ impl Reader {
         if event.redacted || (event.state_key.is_none() && self.ignored.contains(&event.sender)) {
             return None;
         }
-        let recipient =
-            Recipient { user_id: &self.user_id, display_name: self.display_name.as_deref() };
+        let recipient = Recipient {
+            user_id: &self.user_id,
+            display_name: self.display_name.as_deref(),
+            subscribed: event.thread.as_ref().is_some_and(|root| self.followed.contains(root)),
+        };
         self.rules.evaluate(event, &self.context, recipient).filter(|outcome| outcome.notify)
     }
 }

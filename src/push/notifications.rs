@@ -29,6 +29,7 @@ use crate::{
     rooms::{
         Room, RoomError, Viewer, Visibility,
         record::{EventRecord, Membership, UserRoom},
+        subscriptions::{Followed, followed},
     },
     storage::{Snapshot, intern::RoomNumber},
     users::session::Session,
@@ -82,6 +83,8 @@ struct Source {
     visibility: Visibility,
     context: Arc<RoomContext>,
     display_name: Option<String>,
+    /// The threads that the user follows, as far as the rules ask for them.
+    followed: Followed,
     /// Events that were read, the latest first.
     ahead: VecDeque<Arc<PushEvent>>,
 }
@@ -168,12 +171,17 @@ impl Reading<'_> {
         if self.rules.needs_display_name() {
             display_name = unread.display_name(at, &room, self.user_id()).await?;
         }
+        let mut threads = Followed::default();
+        if self.rules.need_subscriptions() {
+            threads = followed(at, user, number).await?;
+        }
         Ok(Source {
             since: unread.joined_since(at, number, user).await?,
             marks: marks(at, number, user).await?,
             visibility: unread.rooms.visibility(at, &room, user).await?,
             context: unread.context(at, &room).await?,
             display_name,
+            followed: threads,
             ahead: VecDeque::new(),
             room,
         })
@@ -187,7 +195,9 @@ impl Reading<'_> {
         only_highlights: bool,
     ) -> Result<Option<Notification>, RoomError> {
         let name = source.display_name.as_deref();
-        let recipient = Recipient { user_id: self.user_id(), display_name: name };
+        let followed = |root| source.followed.threads.contains(root);
+        let subscribed = event.thread.as_ref().is_some_and(followed);
+        let recipient = Recipient { user_id: self.user_id(), display_name: name, subscribed };
         let outcome = self.rules.evaluate(event, &source.context, recipient);
         let Some(outcome) = outcome.filter(|outcome| wanted(outcome, only_highlights)) else {
             return Ok(None);
@@ -226,7 +236,8 @@ impl Reading<'_> {
         };
         let room_id = self.unread.rooms.room_id(number).await?;
         let event = PushEvent::in_room(&room_id, &invited, None);
-        let recipient = Recipient { user_id: self.user_id(), display_name: None };
+        let recipient =
+            Recipient { user_id: self.user_id(), display_name: None, subscribed: false };
         let outcome = self.rules.evaluate(&event, &RoomContext::default(), recipient);
         let Some(outcome) = outcome.filter(|outcome| wanted(outcome, only_highlights)) else {
             return Ok(None);

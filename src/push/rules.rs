@@ -12,7 +12,10 @@ use std::sync::{
 use ruma::{
     UserId,
     api::client::push::PushRule,
-    push::{Action, AnyPushRuleRef, InsertPushRuleError, NewPushRule, RuleKind, Ruleset},
+    push::{
+        Action, AnyPushRuleRef, ConditionalPushRule, InsertPushRuleError, NewPushRule, RuleKind,
+        Ruleset,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,6 +34,8 @@ const MAX_RULE_ID_BYTES: usize = 255;
 const MAX_RULE_BYTES: usize = 4096;
 /// How many rules of their own a user may have.
 const MAX_RULES: usize = 1000;
+/// What came after rules of content for a while is called in paths, as in a ruleset.
+const POSTCONTENT: &str = "postcontent";
 /// The kinds of rules, by their names in a ruleset.
 const KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
 
@@ -166,8 +171,8 @@ impl PushRules {
         enabled: bool,
     ) -> Result<(), PushRuleError> {
         self.change(user, user_id, |rules| {
-            check_kind(kind)?;
-            rules.set_enabled(kind.clone(), rule_id, enabled).map_err(|_| PushRuleError::NotFound)
+            let kind = checked(kind)?;
+            rules.set_enabled(kind, rule_id, enabled).map_err(|_| PushRuleError::NotFound)
         })
         .await
     }
@@ -185,6 +190,28 @@ impl PushRules {
         actions: &[Action],
     ) -> Result<(), PushRuleError> {
         self.change(user, user_id, |rules| set_actions(rules, kind, rule_id, actions)).await
+    }
+
+    /// Gives a user the rules about threads, once: those that are followed notify, and others only
+    /// who is mentioned there. Who never follows one is notified as ever.
+    ///
+    /// # Errors
+    /// [`PushRuleError`] if they can't be written.
+    pub(crate) async fn follow_threads(
+        &self,
+        user: UserNumber,
+        user_id: &UserId,
+    ) -> Result<(), PushRuleError> {
+        if !self.get(user, user_id).await?.postcontent.is_empty() {
+            return Ok(());
+        }
+        self.change(user, user_id, |rules| {
+            if rules.postcontent.is_empty() {
+                rules.postcontent = thread_rules().into();
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Reads, decides and writes; `decide` may be called again when another change was faster.
@@ -213,10 +240,17 @@ impl PushRules {
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#predefined-rules>
 pub(crate) fn server_default(user_id: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user_id);
-    // MSC4306: of use only with subscriptions of threads, and a kind that many clients don't know.
+    // Of use only to those who follow threads, and a kind that many clients don't know.
     rules.postcontent.clear();
     super::polls::add(&mut rules);
     rules
+}
+
+/// The rules of those who follow threads.
+///
+/// Proposal: <https://github.com/matrix-org/matrix-spec-proposals/pull/4306>
+fn thread_rules() -> [ConditionalPushRule; 2] {
+    [ConditionalPushRule::unsubscribed_thread(), ConditionalPushRule::subscribed_thread()]
 }
 
 /// The content of `m.push_rules`.
@@ -246,23 +280,37 @@ fn parse(content: Option<&[u8]>, user_id: &UserId) -> Result<Ruleset, StorageErr
     let Some(content) = content else { return Ok(default) };
     let Content { global: mut rules } = serde_json::from_slice(content)
         .map_err(|_| StorageError::Corrupt { table: ACCOUNT_DATA.id.name() })?;
-    rules.postcontent.clear();
+    let own = std::mem::take(&mut rules.postcontent);
     rules.update_with_server_default(default);
+    if !own.is_empty() {
+        rules.postcontent = thread_rules()
+            .into_iter()
+            .map(|mut rule| {
+                if let Some(own) = own.get(rule.rule_id.as_str()) {
+                    (rule.enabled, rule.actions) = (own.enabled, own.actions.clone());
+                }
+                rule
+            })
+            .collect();
+    }
     Ok(rules)
 }
 
-/// Only the kinds of the spec: ruma knows more.
-fn check_kind(kind: &RuleKind) -> Result<(), PushRuleError> {
-    if KINDS.contains(&kind.as_str()) {
-        Ok(())
-    } else {
-        Err(PushRuleError::UnknownKind { kind: kind.clone() })
+/// Only the kinds of the spec, and that of the rules about threads, for which there are two names.
+fn checked(kind: &RuleKind) -> Result<RuleKind, PushRuleError> {
+    match kind.as_str() {
+        POSTCONTENT => Ok(RuleKind::PostContent),
+        name if KINDS.contains(&name) || *kind == RuleKind::PostContent => Ok(kind.clone()),
+        _ => Err(PushRuleError::UnknownKind { kind: kind.clone() }),
     }
 }
 
 fn find(rules: &Ruleset, kind: &RuleKind, rule_id: &str) -> Result<PushRule, PushRuleError> {
-    check_kind(kind)?;
-    rules.get(kind.clone(), rule_id).map(PushRule::from).ok_or(PushRuleError::NotFound)
+    match rules.get(checked(kind)?, rule_id).ok_or(PushRuleError::NotFound)? {
+        // ruma's conversion of any rule does not know these, and panics.
+        AnyPushRuleRef::PostContent(rule) => Ok(rule.clone().into()),
+        rule => Ok(rule.into()),
+    }
 }
 
 fn put(
@@ -272,8 +320,9 @@ fn put(
     before: Option<&str>,
 ) -> Result<(), PushRuleError> {
     let (kind, rule_id) = (rule.kind(), rule.rule_id().to_owned());
-    check_kind(&kind)?;
-    if rule_id.starts_with('.') {
+    // MSC4306: "servers MUST ensure that clients MUST NOT be able to create custom rules with this
+    // push rule kind".
+    if checked(&kind)? == RuleKind::PostContent || rule_id.starts_with('.') {
         return Err(PushRuleError::ServerDefault);
     }
     if rule_id.is_empty() || rule_id.len() > MAX_RULE_ID_BYTES || rule_id.contains(['/', '\\']) {
@@ -308,7 +357,7 @@ fn remove(rules: &mut Ruleset, kind: &RuleKind, rule_id: &str) -> Result<(), Pus
     if find(rules, kind, rule_id)?.default {
         return Err(PushRuleError::ServerDefault);
     }
-    rules.remove(kind.clone(), rule_id).map_err(|_| PushRuleError::NotFound)
+    rules.remove(checked(kind)?, rule_id).map_err(|_| PushRuleError::NotFound)
 }
 
 fn set_actions(
@@ -317,9 +366,8 @@ fn set_actions(
     rule_id: &str,
     actions: &[Action],
 ) -> Result<(), PushRuleError> {
-    check_kind(kind)?;
     let actions = effective(actions)?;
-    rules.set_actions(kind.clone(), rule_id, actions).map_err(|_| PushRuleError::NotFound)?;
+    rules.set_actions(checked(kind)?, rule_id, actions).map_err(|_| PushRuleError::NotFound)?;
     let bytes = json!(find(rules, kind, rule_id)?).to_string().len();
     if bytes > MAX_RULE_BYTES { Err(PushRuleError::TooLarge) } else { Ok(()) }
 }
@@ -549,13 +597,28 @@ mod tests {
     #[test]
     fn other_kinds_are_unknown() {
         let mut rules = server_default(alice());
-        for kind in ["io.element.msc4306.postcontent", "overrides"] {
-            let kind = RuleKind::from(kind);
-            let refused = find(&rules, &kind, "a");
-            assert!(matches!(refused, Err(PushRuleError::UnknownKind { .. })));
-            let refused = set_actions(&mut rules, &kind, "a", &[]);
-            assert!(matches!(refused, Err(PushRuleError::UnknownKind { .. })));
-        }
+        let kind = RuleKind::from("overrides");
+        let refused = find(&rules, &kind, "a");
+        assert!(matches!(refused, Err(PushRuleError::UnknownKind { .. })));
+        let refused = set_actions(&mut rules, &kind, "a", &[]);
+        assert!(matches!(refused, Err(PushRuleError::UnknownKind { .. })));
+    }
+
+    /// What a user made of them stays, and nothing else stands among them.
+    #[test]
+    fn rules_about_threads_are_read_back_if_they_are_the_users() {
+        let mut rules = server_default(alice());
+        assert!(rules.postcontent.is_empty());
+        rules.postcontent = thread_rules().into();
+        rules
+            .set_enabled(RuleKind::PostContent, ".io.element.msc4306.rule.subscribed_thread", false)
+            .unwrap();
+        let mut stored = content(&rules);
+        stored["global"]["postcontent"].as_array_mut().unwrap().push(json!({
+            "rule_id": "own", "default": false, "enabled": true, "actions": [],
+        }));
+        let read = parse(Some(stored.to_string().as_bytes()), alice()).unwrap();
+        assert_eq!(content(&read), content(&rules));
     }
 
     #[tokio::test]

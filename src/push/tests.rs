@@ -62,7 +62,17 @@ fn message(body: &str) -> PushEvent {
 }
 
 fn outcome_in(rules: &Ruleset, room: &RoomContext, event: &PushEvent) -> Outcome {
-    let recipient = Recipient { user_id: alice(), display_name: Some("Alice") };
+    outcome_of_thread(rules, room, event, false)
+}
+
+/// The same for an event in a thread to which Alice is subscribed, or is not.
+fn outcome_of_thread(
+    rules: &Ruleset,
+    room: &RoomContext,
+    event: &PushEvent,
+    subscribed: bool,
+) -> Outcome {
+    let recipient = Recipient { user_id: alice(), display_name: Some("Alice"), subscribed };
     CompiledRules::new(rules).evaluate(event, room, recipient).cloned().unwrap_or_default()
 }
 
@@ -288,6 +298,30 @@ fn each_kind_of_condition_fits_what_it_describes_and_nothing_else() {
         rules.insert(NewPushRule::Override(new), None, None).unwrap();
         assert!(!outcome_in(&rules, &group(), &event).notify, "{condition}");
     }
+}
+
+/// MSC4306: `postcontent` is "ordered between `content` and `room`".
+#[test]
+fn threads_that_are_followed_notify_and_others_where_something_is_meant() {
+    let mut rules = server_default(alice());
+    rules.postcontent = Ruleset::server_default(alice()).postcontent;
+    let mute = NewSimplePushRule::new(room_id!("!room:localhost").to_owned(), vec![]);
+    rules.insert(NewPushRule::Room(mute), None, None).unwrap();
+    let tea = NewPatternedPushRule::new("tea".to_owned(), "tea".to_owned(), vec![Action::Notify]);
+    rules.insert(NewPushRule::Content(tea), None, None).unwrap();
+    let heard = |event: &PushEvent, subscribed| {
+        outcome_of_thread(&rules, &group(), event, subscribed).notify
+    };
+    let mut said = message("hello");
+    assert!(!heard(&said, true), "it is in no thread, and the room is muted");
+    said.thread = Some("$root".try_into().unwrap());
+    assert!(heard(&said, true));
+    assert!(!heard(&said, false));
+    let mut about_tea = message("tea");
+    about_tea.thread.clone_from(&said.thread);
+    assert!(heard(&about_tea, false));
+    assert!(CompiledRules::new(&rules).need_subscriptions());
+    assert!(!CompiledRules::new(&server_default(alice())).need_subscriptions());
 }
 
 /// Spec: "Rules have a priority order": override, content, room, sender, underride.

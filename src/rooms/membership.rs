@@ -15,6 +15,7 @@ use super::{
     profile::is_plausible,
     record::Membership,
     room::Room,
+    subscriptions::clear_subscriptions,
     writer::{RoomWriter, Sender},
 };
 use crate::{
@@ -263,6 +264,7 @@ impl Rooms {
             let mut forgotten = row;
             forgotten.forgotten = true;
             USER_ROOMS.put(&mut batch, &key, &forgotten);
+            clear_subscriptions(self.db(), &mut batch, session.user, Some(room.number)).await?;
             match self.db().commit(batch).await {
                 Err(StorageError::Precondition { .. }) => {}
                 outcome => return Ok(outcome?),

@@ -56,6 +56,7 @@ mod settings;
 mod show;
 mod standing;
 mod state;
+pub(crate) mod subscriptions;
 mod third_party;
 mod timeline;
 pub(crate) mod timeline_key;
@@ -90,6 +91,7 @@ pub(crate) use membership::Change;
 pub(crate) use overview::{Overview, Overviews};
 pub(crate) use profile::Profile;
 pub(crate) use purge::{Deletion, HistoryEnd, Job, JobId, Outcome, Status, Work};
+pub(crate) use read::StateChanges;
 pub(crate) use relations::{MAX_DEPTH as MAX_RELATIONS_DEPTH, RelatedRequest};
 pub(crate) use room::Room;
 #[cfg(feature = "bench")]

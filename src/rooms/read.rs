@@ -11,7 +11,7 @@ use super::{
     auth::membership_in,
     error::RoomError,
     profile::Profile,
-    record::{EventNumber, Membership, SharedEvent, UserRoom},
+    record::{EventNumber, EventRecord, Membership, SharedEvent, UserRoom},
     room::{self, Room},
     show::Viewer,
     state::differences,
@@ -27,6 +27,28 @@ use crate::{
     },
     users::session::Session,
 };
+
+/// What changed in a room's state.
+#[derive(Debug, Default)]
+pub(crate) struct StateChanges {
+    /// In the order of arrival.
+    pub(crate) events: Vec<SharedEvent>,
+    /// Types and state keys of what is gone: the resolution of forks can undo state.
+    pub(crate) removed: Vec<(String, String)>,
+}
+
+impl StateChanges {
+    /// Whether nothing changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.removed.is_empty()
+    }
+
+    /// Whether state of this type changed.
+    pub(crate) fn touch(&self, event_type: &str) -> bool {
+        self.events.iter().any(|event| event.event_type == event_type)
+            || self.removed.iter().any(|(of, _)| of == event_type)
+    }
+}
 
 /// How many rows one step of a long reading takes.
 const STEP: usize = 5_000;
@@ -214,19 +236,48 @@ impl Rooms {
         after: u64,
         upto: u64,
     ) -> Result<Vec<(EventNumber, SharedEvent)>, RoomError> {
+        let (numbers, _) = self.state_differences(at, room, after, upto).await?;
+        self.records(at, room, numbers).await
+    }
+
+    /// The same, and which state there is no longer.
+    pub(crate) async fn state_changes(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: u64,
+        upto: u64,
+    ) -> Result<StateChanges, RoomError> {
+        let (numbers, removed) = self.state_differences(at, room, after, upto).await?;
+        let records = self.records(at, room, numbers).await?;
+        Ok(StateChanges { events: records.into_iter().map(|(_, event)| event).collect(), removed })
+    }
+
+    /// The events that became state between two stream positions, and the keys that ceased to be.
+    async fn state_differences(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        after: u64,
+        upto: u64,
+    ) -> Result<(Vec<EventNumber>, Vec<(String, String)>), RoomError> {
+        let (mut numbers, mut removed) = (Vec::new(), Vec::new());
         let old = self.snapshot_at(at, room, after).await?;
         let new = self.snapshot_at(at, room, upto).await?;
-        if old == new {
-            return Ok(Vec::new());
-        }
-        let old = self.map_at(at, room, after).await?;
-        let new = self.map_at(at, room, upto).await?;
-        let numbers = {
+        if old != new {
+            let old = self.map_at(at, room, after).await?;
+            let new = self.map_at(at, room, upto).await?;
             let table = room.ledger(self.db()).await?.table.read();
-            let changed = differences(&old, &new).into_iter();
-            changed.filter_map(|(_, _, event)| Some(table.number(event?))).collect()
-        };
-        self.records(at, room, numbers).await
+            for (key, _, event) in differences(&old, &new) {
+                if let Some(event) = event {
+                    numbers.push(table.number(event));
+                } else {
+                    let (event_type, state_key) = table.room().key_name(key);
+                    removed.push((event_type.to_owned(), state_key.to_owned()));
+                }
+            }
+        }
+        Ok((numbers, removed))
     }
 
     /// The event that held this (type, state key) once everything up to `position` had happened.
@@ -441,20 +492,30 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<Box<RawValue>, RoomError> {
+        let at = self.db().snapshot();
+        let (room, visibility, event) = self.seen_event(&at, session, room_id, event_id).await?;
+        let viewer = Viewer::from(session);
+        let events = [Arc::new(event)];
+        let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
+        let unknown = || RoomError::UnknownEvent { event: event_id.to_owned() };
+        shown.into_iter().next().ok_or_else(unknown)
+    }
+
+    /// One event that the user may see, as it is stored, and what shows it.
+    pub(super) async fn seen_event(
+        &self,
+        at: &impl Read,
+        session: &Session,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<(Arc<Room>, Visibility, EventRecord), RoomError> {
         let unknown = || RoomError::UnknownEvent { event: event_id.to_owned() };
         let room = self.room(room_id).await.map_err(|error| match error {
             RoomError::UnknownRoom { .. } => unknown(),
             error => error,
         })?;
-        let at = self.db().snapshot();
-        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        let visibility = Visibility::load(self, at, &room, session.user).await?;
         let (_, event) = self.stored(&room, event_id).await?;
-        if !visibility.allows(&event) {
-            return Err(unknown());
-        }
-        let viewer = Viewer::from(session);
-        let events = [Arc::new(event)];
-        let shown = self.client_events(&at, &viewer, &room, &visibility, &events, true).await?;
-        shown.into_iter().next().ok_or_else(unknown)
+        if visibility.allows(&event) { Ok((room, visibility, event)) } else { Err(unknown()) }
     }
 }

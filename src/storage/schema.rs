@@ -42,6 +42,7 @@ use crate::{
         relations::{Relation, RelationKind},
         remote::OutsideEvent,
         reports::Report,
+        subscriptions::ThreadSubscription,
         timeline_key::TimelineKey,
     },
     users::{
@@ -231,6 +232,12 @@ tables! {
     /// Who sent which events of a thread.
     THREAD_PARTICIPANTS = ThreadParticipants "thread_participants" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId, UserNumber, TimelineKey) => ();
+    /// Who is, or was, subscribed to a thread, by its room and root.
+    THREAD_SUBSCRIPTIONS = ThreadSubscriptions "thread_subscriptions" [Layout::TEXT.prefix(8)]:
+        (UserNumber, RoomNumber, OwnedEventId) => Json<ThreadSubscription>;
+    /// The same by the user and the stream position of the last change.
+    THREAD_SUBSCRIPTION_CHANGES = ThreadSubscriptionChanges "thread_subscription_changes" [Layout::NUMBERS.prefix(8)]:
+        (UserNumber, u64) => (RoomNumber, OwnedEventId);
 
     /// The messages, names and topics of a room that have a word.
     SEARCH_WORDS = SearchWords "search_words" [Layout::NUMBERS.prefix(8)]: (RoomNumber, String, TimelineKey) => EventNumber;

@@ -23,7 +23,7 @@ use crate::{rooms::RoomError, storage::StorageError};
 pub(crate) use events::{EventStream, InitialRoom, InitialSync};
 pub(crate) use filter::SyncFilter;
 pub(crate) use response::{Response, StateForm};
-pub(crate) use sliding::{Body as SlidingBody, Request as SlidingRequest, Sliding, SlidingError};
+pub(crate) use sliding::{DeployedBody, MergedBody, Sliding, SlidingError, sliding_position};
 pub(crate) use stream::{KEEP_ALIVE, Streams, SyncStream};
 pub(crate) use v3::{Request, Sync};
 

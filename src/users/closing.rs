@@ -18,6 +18,7 @@ use crate::{
     api::extract::Caller,
     e2ee,
     identity::{self, Address},
+    rooms::subscriptions::clear_subscriptions,
     storage::{
         Batch, Json, Range, StorageError,
         intern::UserNumber,
@@ -76,7 +77,7 @@ impl Accounts {
     /// Closes an account for good.
     ///
     /// Nobody can log in any more, the name stays taken, and what the server kept for the user
-    /// alone goes away: devices, addresses, profile, account data, filters. A row in
+    /// alone goes away: devices, addresses, profile, account data, filters, subscriptions. A row in
     /// `closed_accounts` has the user leave all rooms. Their addresses are to be unbound, at this
     /// identity server or wherever they were bound.
     ///
@@ -142,6 +143,7 @@ impl Accounts {
         AccountData::new(db.clone()).clear(&mut batch, user).await?;
         Filters::new(db.clone()).clear(&mut batch, user).await?;
         e2ee::clear_user(db, &mut batch, user).await?;
+        clear_subscriptions(db, &mut batch, user, None).await?;
         LAST_SEEN.delete(&mut batch, &user);
         CLOSING_ACCOUNTS.delete(&mut batch, &user);
         db.commit(batch).await

@@ -1,7 +1,7 @@
 // Two users of matrix-js-sdk talk in an encrypted room through the homeserver at HOMESERVER_URL, which
 // is killed meanwhile; the second one through that at OTHER_HOMESERVER_URL, if there is one, or with
-// matrix-nio, if OTHER_CLIENT is a Python that has it. Then one of them reads it all on a new device,
-// from the key backup.
+// matrix-nio, if OTHER_CLIENT is a Python that has it. Users of matrix-js-sdk verify each other by
+// emoji. Then one of them reads it all on a new device, from the key backup.
 //
 // The test that starts this script controls the server: `ask("kill")` and `ask("start")` print a
 // request and wait until it is answered on standard input.
@@ -12,6 +12,8 @@ import { randomBytes } from "node:crypto";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
+
+import { trusts, verifyByEmoji } from "./verification.mjs";
 
 const modules = process.env.INTEROP_NODE_MODULES;
 const sdk = await import(pathToFileURL(`${modules}/matrix-js-sdk/lib/index.js`));
@@ -154,6 +156,8 @@ class Device extends Person {
     }
 
     #saw(event) {
+        // A request to verify is readable by all.
+        if (event.getContent().msgtype === "m.key.verification.request") return;
         if (event.getType() === "m.room.message" && !event.isSending() && !event.isDecryptionFailure()) {
             assert(event.isEncrypted(), `${event.getId()} was not encrypted`);
             this.read.set(event.getId(), event.getContent().body);
@@ -184,9 +188,12 @@ async function converse() {
     const crypto = alice.client.getCrypto();
 
     // An identity, a place for its secrets, and a backup of the keys to come.
-    await crypto.bootstrapCrossSigning({
+    const newIdentity = {
         authUploadDeviceSigningKeys: async (makeRequest) => void (await makeRequest(null)),
-    });
+    };
+    await crypto.bootstrapCrossSigning(newIdentity);
+    const bobsCrypto = bob.client?.getCrypto();
+    await bobsCrypto?.bootstrapCrossSigning(newIdentity);
     alice.recoveryKey = await crypto.createRecoveryKeyFromPassphrase();
     await crypto.bootstrapSecretStorage({
         createSecretStorageKey: async () => alice.recoveryKey,
@@ -218,6 +225,10 @@ async function converse() {
     }
     await exchange(alice, bob, "Hello, Bob!");
     await exchange(bob, alice, "Hello, Alice! 🥣");
+    if (bobsCrypto) {
+        await verifyByEmoji(alice, bob, roomId);
+        console.log("alice and bob have verified each other");
+    }
     for (let number = 0; number < 3; number++) {
         said.set(await alice.say(roomId, `before ${number}`), `before ${number}`);
     }
@@ -230,7 +241,9 @@ async function converse() {
     const toBob = [...said].filter(([_, body]) => !body.startsWith("Hello, Alice") && body !== "Still here.");
     await bob.until("has read everything", () => toBob.every(([id, body]) => bob.read.get(id) === body));
 
-    // Two sessions of Alice and one of Bob.
+    // At least two sessions of Alice and one of Bob.
+    const sessions = (await crypto.exportRoomKeys()).length;
+    assert(sessions >= 3, `alice has ${sessions} sessions`);
     let count;
     do {
         await sleep(100);
@@ -238,7 +251,7 @@ async function converse() {
         const headers = { Authorization: `Bearer ${alice.client.getAccessToken()}` };
         const answer = await fetch(`${alice.baseUrl}/_matrix/client/v3/room_keys/version`, { headers });
         ({ count } = await answer.json());
-    } while (count < 3);
+    } while (count < sessions);
     console.log(`the backup has ${count} keys`);
 
     const second = await alice.again();
@@ -249,7 +262,7 @@ async function converse() {
     await secondCrypto.loadSessionBackupPrivateKeyFromSecretStorage();
     const restored = await secondCrypto.restoreKeyBackup();
     assert.equal(restored.imported, restored.total);
-    assert(restored.total >= 3, `${restored.total} keys were restored`);
+    assert(restored.total >= sessions, `${restored.total} keys were restored`);
     for (const event of second.client.getRoom(roomId).getLiveTimeline().getEvents()) {
         if (event.isEncrypted()) await second.client.decryptEventIfNeeded(event, { isRetry: true });
     }
@@ -258,13 +271,17 @@ async function converse() {
     // Bob sees that Alice vouches for the new device, if his client knows of such things, and writes
     // to it.
     const { deviceId } = second.client;
-    const bobsCrypto = bob.client?.getCrypto();
     let status;
     do {
         await sleep(100);
         status = await bobsCrypto?.getDeviceVerificationStatus(alice.userId, deviceId);
     } while (bobsCrypto && !status?.signedByOwner);
     await exchange(bob, second, "Welcome back.");
+    if (bobsCrypto) {
+        // He knows who she is, and she knows it of him on a device that never saw an emoji.
+        assert(status.crossSigningVerified);
+        await trusts(second, bob);
+    }
 
     for (const person of [alice, bob, second]) person.stop();
 }

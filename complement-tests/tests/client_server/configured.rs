@@ -9,6 +9,7 @@ mod old_media;
 mod presence;
 mod push;
 mod retention;
+mod slow_readers;
 mod streams;
 
 use complement_tests::{Client, Config, Server, must_match, text};

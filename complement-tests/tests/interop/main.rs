@@ -23,7 +23,7 @@ async fn matrix_js_sdk_converses_over_a_sigkill() {
     converse("INTEROP_NODE", "javascript/conversation.mjs").await;
 }
 
-/// Encrypted, with cross-signing, and a key backup that is read on a new device.
+/// Encrypted, verified by emoji, with cross-signing, and a key backup that is read on a new device.
 #[tokio::test]
 async fn matrix_js_sdk_converses_encrypted_over_a_sigkill() {
     converse("INTEROP_NODE", "javascript/encryption.mjs").await;

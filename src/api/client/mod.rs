@@ -38,6 +38,7 @@ pub(crate) mod sliding_sync;
 pub(crate) mod sync;
 pub(crate) mod sync_stream;
 pub(crate) mod third_party;
+pub(crate) mod thread_subscriptions;
 pub(crate) mod threepid;
 pub(crate) mod to_device;
 pub(crate) mod typing;

@@ -261,9 +261,13 @@ mod tests {
             let answer = put(&server, &alice, path, body.clone()).await;
             assert_eq!(refused(&answer), (status, code), "{path} {body} {}", answer.1);
         }
-        for kind in ["contents", "io.element.msc4306.postcontent"] {
+        for (kind, answer) in [
+            ("contents", (400, "M_INVALID_PARAM")),
+            ("postcontent", (404, "M_NOT_FOUND")),
+            ("io.element.msc4306.postcontent", (404, "M_NOT_FOUND")),
+        ] {
             let unknown = get(&server, &alice, &format!("/{kind}/a")).await;
-            assert_eq!(refused(&unknown), (400, "M_INVALID_PARAM"));
+            assert_eq!(refused(&unknown), answer);
         }
         assert_eq!(get(&server, &alice, "/").await.1["content"], json!([]));
     }

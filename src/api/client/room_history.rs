@@ -18,13 +18,16 @@ use crate::{
     },
     federation::exchange::Exchange,
     rooms::{Boundary, PageRequest, Rooms},
-    sync::token::SyncToken,
+    sync::{sliding_position, token::SyncToken},
 };
 
-/// A place in a timeline: the token of a page, or of a sync.
+/// A place in a timeline: the token of a page, or of a sync in any of its forms.
 pub(super) fn boundary(token: &str) -> Result<Boundary, ApiError> {
     if let Ok(sync) = token.parse::<SyncToken>() {
         return Ok(Boundary::at_position(sync.position));
+    }
+    if let Some(position) = sliding_position(token) {
+        return Ok(Boundary::at_position(position));
     }
     Ok(token.parse()?)
 }

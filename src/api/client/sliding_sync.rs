@@ -1,4 +1,4 @@
-//! Simplified sliding sync.
+//! Simplified sliding sync, in both of its forms.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     api::{error::ApiError, json::ClientJson},
-    sync::{Sliding, SlidingBody, SlidingRequest},
+    sync::{DeployedBody, MergedBody, Sliding},
     users::presence::Level,
 };
 
@@ -29,14 +29,20 @@ pub(crate) struct Parameters {
 pub(crate) async fn sync(
     State(sliding): State<Sliding>,
     Query(parameters): Query<Parameters>,
-    ClientJson { session, value, .. }: ClientJson<SlidingBody>,
+    ClientJson { session, value, .. }: ClientJson<DeployedBody>,
 ) -> Result<Response, ApiError> {
-    let request = SlidingRequest {
-        // Some clients send an empty position at first.
-        pos: parameters.pos.filter(|pos| !pos.is_empty()),
-        presence: Level::named(&parameters.set_presence.unwrap_or_default()).unwrap_or_default(),
-        timeout: Duration::from_millis(parameters.timeout.unwrap_or(0)),
-        body: value,
-    };
+    // Some clients send an empty position at first.
+    let pos = parameters.pos.filter(|pos| !pos.is_empty());
+    let presence = Level::named(&parameters.set_presence.unwrap_or_default()).unwrap_or_default();
+    let timeout = Duration::from_millis(parameters.timeout.unwrap_or(0));
+    let request = value.request(pos, presence, timeout)?;
     Ok(Json(sliding.answer(&session, &request).await?).into_response())
+}
+
+/// `POST /_matrix/client/v4/sync`
+pub(crate) async fn sync_v4(
+    State(sliding): State<Sliding>,
+    ClientJson { session, value, .. }: ClientJson<MergedBody>,
+) -> Result<Response, ApiError> {
+    Ok(Json(sliding.answer(&session, &value.request()?).await?).into_response())
 }

@@ -25,7 +25,7 @@ const VERSIONS: [&str; 13] = [
 ];
 
 /// Names under which clients look for features, in the spec by now or never to be.
-const FEATURES: [(&str, bool); 31] = [
+const FEATURES: [(&str, bool); 35] = [
     ("org.matrix.msc3916.stable", true),
     ("fi.mau.msc2659", true),
     ("fi.mau.msc2659.stable", true),
@@ -44,6 +44,10 @@ const FEATURES: [(&str, bool); 31] = [
     ("org.matrix.msc3981", true),
     ("org.matrix.msc4155", true),
     ("org.matrix.msc4174", true),
+    ("org.matrix.msc4306", true),
+    ("org.matrix.msc4508", true),
+    ("org.matrix.msc4538", true),
+    ("org.matrix.msc4543", true),
     ("org.matrix.msc4380.stable", true),
     ("uk.half-shot.msc2666.query_mutual_rooms", true),
     ("uk.half-shot.msc2666.query_mutual_rooms.stable", true),

@@ -6,7 +6,10 @@ use ruma::RoomId;
 
 use super::{PAUSE, STEP, remove};
 use crate::{
-    rooms::{Rooms, auth_record::SnapshotNumber, error::RoomError, record::Membership},
+    rooms::{
+        Rooms, auth_record::SnapshotNumber, error::RoomError, record::Membership,
+        subscriptions::clear_subscriptions,
+    },
     storage::{
         Batch, Range, StorageError, Table, Value,
         intern::{RoomNumber, UserNumber},
@@ -173,6 +176,7 @@ impl Rooms {
                 USER_ROOMS.delete(&mut batch, &(*user, room));
                 UNREAD.delete(&mut batch, &(*user, room));
                 OUTSIDE_EVENTS.delete(&mut batch, &(*user, room));
+                clear_subscriptions(self.db(), &mut batch, *user, Some(room)).await?;
             }
             self.db().commit(batch).await?;
         }

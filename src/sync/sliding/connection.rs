@@ -16,7 +16,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use ruma::OwnedDeviceId;
 
-use super::{SlidingError, response::List};
+use super::{Form, SlidingError, lists::Matching, response::List, state::Required};
 use crate::{
     rooms::record::Membership,
     storage::intern::{RoomNumber, UserNumber},
@@ -27,7 +27,7 @@ const MAX_CONNECTIONS: u64 = 20_000;
 /// A connection that is not used for so long is forgotten.
 const IDLE: Duration = Duration::from_hours(2);
 
-type Key = (UserNumber, OwnedDeviceId, Option<String>);
+type Key = (UserNumber, OwnedDeviceId, Form, Option<String>);
 
 /// The connections of all clients.
 #[derive(Clone)]
@@ -51,6 +51,10 @@ pub(super) struct State {
     pub(super) rooms: HashMap<RoomNumber, Arc<SentRoom>>,
     /// The lists as it has got them.
     pub(super) lists: BTreeMap<String, List>,
+    /// Which rooms belonged to the lists that have filters.
+    pub(super) matching: BTreeMap<String, Matching>,
+    /// The rooms in which it was told who types.
+    pub(super) typing: BTreeSet<RoomNumber>,
     /// What it asked for: see [`super::Body::asked`].
     pub(super) asked: u64,
 }
@@ -65,8 +69,12 @@ pub(super) struct SentRoom {
     /// How many events were wanted.
     pub(super) timeline_limit: u64,
     /// Which state was wanted.
-    pub(super) required_state: BTreeSet<(String, String)>,
-    /// Whose member events it has got because they sent something.
+    pub(super) required_state: Required,
+    /// Whether it is a conversation with one person.
+    pub(super) direct: bool,
+    /// Whether the user has or had come in, and it was shown as such a room.
+    pub(super) came_in: bool,
+    /// Whose member events it has got because they matter.
     pub(super) members: BTreeSet<String>,
 }
 
@@ -95,6 +103,7 @@ impl Connections {
     /// Keeps the state that the client has once it gets the answer; returns its position.
     pub(super) fn keep(&self, key: Key, came_with: Option<&str>, state: Arc<State>) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let position = state.position;
         let connection = if came_with.is_some() {
             self.open.get_with(key, Arc::default)
         } else {
@@ -108,13 +117,25 @@ impl Connections {
         // An answer to the same position that was lost is replaced by this one.
         positions.retain(|number, _| Some(*number) == before);
         positions.insert(number, state);
-        format!("{}_{number}", self.process)
+        format!("{}_{number}_{position}", self.process)
     }
 
     fn number(&self, pos: &str) -> Option<u64> {
-        let (process, number) = pos.split_once('_')?;
-        (process == self.process.to_string()).then(|| number.parse().ok())?
+        let [process, number, _] = parts(pos)?;
+        (process == self.process).then_some(number)
     }
+}
+
+/// The stream position up to which a client has everything that comes with this position of its
+/// connection; none if it is none of this server's.
+pub(crate) fn sliding_position(pos: &str) -> Option<u64> {
+    parts(pos).map(|[.., position]| position)
+}
+
+/// The process, the number of the answer, and the stream position.
+fn parts(pos: &str) -> Option<[u64; 3]> {
+    let parts: Vec<u64> = pos.split('_').map(str::parse).collect::<Result<_, _>>().ok()?;
+    parts.try_into().ok()
 }
 
 #[cfg(test)]
@@ -122,7 +143,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        (UserNumber(1), "DEVICE".into(), None)
+        (UserNumber(1), "DEVICE".into(), Form::Deployed, None)
     }
 
     fn at(position: u64) -> Arc<State> {
@@ -142,13 +163,20 @@ mod tests {
     }
 
     #[test]
+    fn a_position_says_how_far_the_client_is() {
+        let pos = Connections::new(7).keep(key(), None, at(42));
+        assert_eq!(sliding_position(&pos), Some(42));
+        assert_eq!(sliding_position("s2_1_2"), None);
+    }
+
+    #[test]
     fn positions_of_other_connections_and_processes_are_unknown() {
         let connections = Connections::new(1);
         let pos = connections.keep(key(), None, at(1));
-        let other = (UserNumber(2), "DEVICE".into(), None);
+        let other = (UserNumber(2), "DEVICE".into(), Form::Deployed, None);
         assert!(connections.state(&other, Some(&pos)).is_err());
         assert!(Connections::new(2).state(&key(), Some(&pos)).is_err());
-        for pos in ["", "1", "1_", "x_1", "1_x"] {
+        for pos in ["", "1", "1_1", "1_1_", "x_1_1", "1_x_1", "1_1_x", "1_1_1_1"] {
             assert!(connections.state(&key(), Some(pos)).is_err());
         }
         connections.keep(key(), None, at(2));

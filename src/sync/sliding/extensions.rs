@@ -6,15 +6,15 @@ use std::{
 };
 
 use super::{
-    Request, Sliding, SlidingError, Wanted,
+    Form, Request, Sliding, SlidingError, Wanted,
     connection::SentRoom,
     request,
-    response::{AccountData, ByRoom, E2ee, Extensions, ToDevice},
+    response::{AccountData, ByRoom, E2ee, Extensions, ThreadSubscriptions, ToDevice},
 };
 use crate::{
     e2ee::{Counts, DELIVERED_AT_ONCE},
     rooms::record::{Membership, UserRoom},
-    storage::{Snapshot, intern::RoomNumber},
+    storage::{RoomChanges, Snapshot, intern::RoomNumber},
     sync::{
         SyncError, SyncFilter,
         account_data::account_data,
@@ -39,6 +39,11 @@ pub(super) struct Window<'a> {
     pub(super) initial: &'a BTreeSet<RoomNumber>,
     /// What it wants now.
     pub(super) wanted: &'a BTreeMap<RoomNumber, Wanted<'a>>,
+    /// The rooms in which it was told who types.
+    pub(super) typing: &'a BTreeSet<RoomNumber>,
+    pub(super) form: Form,
+    /// Nothing else changed.
+    pub(super) only: Option<&'a RoomChanges>,
     /// What it was told of the keys it has left.
     pub(super) told: &'a Counts,
 }
@@ -55,17 +60,20 @@ impl Sliding {
             if since > self.sync.db.visible_position() {
                 return Err(SyncError::FromTheFuture.into());
             }
-            let to_device = &self.sync.e2ee.to_device;
-            to_device.delivered(session.user, &session.device_id, since).await?;
+            if self.sync.views.may_have_had_messages(session, since) {
+                let to_device = &self.sync.e2ee.to_device;
+                to_device.delivered(session.user, &session.device_id, since).await?;
+            }
         }
         Ok(())
     }
 
+    /// The extensions, and the rooms in which the client is told who types.
     pub(super) async fn extensions(
         &self,
         window: &Window<'_>,
         asked: &request::Extensions,
-    ) -> Result<Extensions, SlidingError> {
+    ) -> Result<(Extensions, BTreeSet<RoomNumber>), SlidingError> {
         let mut extensions = Extensions::default();
         if asked.to_device.is_on() {
             extensions.to_device = Some(self.to_device(window, &asked.to_device).await?);
@@ -79,10 +87,15 @@ impl Sliding {
         if asked.receipts.is_on() {
             extensions.receipts = Some(self.receipts(window, &asked.receipts).await?);
         }
+        let mut typing = BTreeSet::new();
         if asked.typing.is_on() {
-            extensions.typing = Some(self.typing(window, &asked.typing).await?);
+            let (by_room, told) = self.typing(window, &asked.typing).await?;
+            extensions.typing = Some(by_room);
+            typing = told;
         }
-        Ok(extensions)
+        extensions.thread_subscriptions =
+            self.thread_subscriptions(window, asked.thread_subscriptions.limit()).await?;
+        Ok((extensions, typing))
     }
 
     /// The extensions when there is nothing to tell.
@@ -103,7 +116,24 @@ impl Sliding {
             account_data: asked.account_data.is_on().then(AccountData::default),
             receipts: asked.receipts.is_on().then(ByRoom::default),
             typing: asked.typing.is_on().then(ByRoom::default),
+            thread_subscriptions: None,
         })
+    }
+
+    async fn thread_subscriptions(
+        &self,
+        window: &Window<'_>,
+        limit: usize,
+    ) -> Result<Option<ThreadSubscriptions>, SlidingError> {
+        if limit == 0 || window.only.is_some() {
+            return Ok(None);
+        }
+        let (user, since) = (window.session.user, window.since.unwrap_or(0));
+        let rooms = &self.sync.rooms;
+        let changes =
+            rooms.subscription_changes(window.at, user, since, window.until, limit).await?;
+        let prev_batch = changes.earlier.map(|position| position.to_string());
+        Ok((!changes.is_empty()).then_some(ThreadSubscriptions { changes, prev_batch }))
     }
 
     async fn to_device(
@@ -112,27 +142,33 @@ impl Sliding {
         asked: &request::ToDevice,
     ) -> Result<ToDevice, SlidingError> {
         let since = asked.position()?.unwrap_or(0);
+        if window.only.is_some() {
+            // It has all there are.
+            let next_batch = window.until.to_string();
+            return Ok(ToDevice { next_batch, events: Vec::new() });
+        }
         let limit = asked
             .limit
             .and_then(|limit| usize::try_from(limit).ok())
             .map_or(DELIVERED_AT_ONCE, |limit| limit.clamp(1, DELIVERED_AT_ONCE));
         let (user, device) = (window.session.user, &window.session.device_id);
-        let inbox = self
-            .sync
-            .e2ee
-            .to_device
-            .inbox(window.at, user, device, (since, window.until), limit)
-            .await?;
+        let to_device = &self.sync.e2ee.to_device;
+        // The device has what it was given with its token.
+        let span = (since, window.until);
+        let inbox = to_device.exchange(window.at, user, device, span, limit).await?;
+        if !inbox.events.is_empty() {
+            self.sync.views.give_messages(window.session, inbox.upto);
+        }
         Ok(ToDevice { next_batch: inbox.upto.to_string(), events: inbox.events })
     }
 
     async fn e2ee(&self, window: &Window<'_>) -> Result<E2ee, SlidingError> {
         let lists = match window.since {
-            Some(since) => {
+            Some(since) if window.only.is_none() => {
                 let span = (since, window.until);
                 self.sync.device_lists(window.at, window.session, span, window.rooms).await?
             }
-            None => DeviceLists::default(),
+            _ => DeviceLists::default(),
         };
         self.keys_left(window.session, lists, Some(window.told)).await
     }
@@ -161,9 +197,12 @@ impl Sliding {
         asked: &request::RoomSwitch,
     ) -> Result<AccountData, SlidingError> {
         let user = window.session.user;
-        let (global, mut changed) =
-            account_data(window.at, user, window.since, window.until, &SyncFilter::default())
-                .await?;
+        let (global, mut changed) = if window.only.is_some() {
+            (Vec::new(), BTreeMap::new())
+        } else {
+            let all = SyncFilter::default();
+            account_data(window.at, user, window.since, window.until, &all).await?
+        };
         let mut data = AccountData { global, rooms: BTreeMap::new() };
         for number in self.rooms_of(window, asked).await? {
             let events = if window.initial.contains(&number) {
@@ -185,13 +224,21 @@ impl Sliding {
     ) -> Result<ByRoom, SlidingError> {
         let mut by_room = ByRoom::default();
         let user = window.session.user;
-        let ignored = Ignored::load(window.at, user).await?;
+        let mut ignored = None;
         for number in self.rooms_of(window, asked).await? {
             let is_initial = window.initial.contains(&number);
             let since = window.since.filter(|_| !is_initial).unwrap_or(0);
             let receipts =
                 self.sync.receipts.changed(window.at, number, user, since, window.until).await?;
-            if let Some(event) = receipt_event(&self.sync.db, receipts, &ignored).await? {
+            if receipts.is_empty() {
+                continue;
+            }
+            let ignored = if let Some(ignored) = &ignored {
+                ignored
+            } else {
+                &*ignored.insert(Ignored::load(window.at, user).await?)
+            };
+            if let Some(event) = receipt_event(&self.sync.db, receipts, ignored).await? {
                 by_room.rooms.insert(self.sync.rooms.room_id(number).await?, event);
             }
         }
@@ -202,27 +249,35 @@ impl Sliding {
         &self,
         window: &Window<'_>,
         asked: &request::RoomSwitch,
-    ) -> Result<ByRoom, SlidingError> {
+    ) -> Result<(ByRoom, BTreeSet<RoomNumber>), SlidingError> {
         let mut by_room = ByRoom::default();
         let typing = &self.sync.typing;
-        let ignored = Ignored::load(window.at, window.session.user).await?;
-        for number in self.rooms_of(window, asked).await? {
+        let mut ignored = None;
+        let rooms = self.rooms_of(window, asked).await?;
+        for number in &rooms {
             let users = match window.since {
-                Some(since) if !window.initial.contains(&number) => {
-                    typing.changed_since(number, since)
+                // Whoever has not heard of it lately is told who types now.
+                Some(since) if window.typing.contains(number) => {
+                    typing.changed_since(*number, since)
                 }
-                _ => Some(typing.now(number)).filter(|users| !users.is_empty()),
+                _ => Some(typing.now(*number)).filter(|users| !users.is_empty()),
             };
             if let Some(users) = users {
-                let event = typing_event(&self.sync.db, &users, &ignored).await?;
-                by_room.rooms.insert(self.sync.rooms.room_id(number).await?, event);
+                let ignored = if let Some(ignored) = &ignored {
+                    ignored
+                } else {
+                    let user = window.session.user;
+                    &*ignored.insert(Ignored::load(window.at, user).await?)
+                };
+                let event = typing_event(&self.sync.db, &users, ignored).await?;
+                by_room.rooms.insert(self.sync.rooms.room_id(*number).await?, event);
             }
         }
-        Ok(by_room)
+        Ok((by_room, rooms.into_iter().collect()))
     }
 
     /// The joined rooms for which something is wanted: all that the client has got, unless it names
-    /// lists or rooms.
+    /// lists or rooms. In the merged form those that it wants now.
     async fn rooms_of(
         &self,
         window: &Window<'_>,
@@ -234,7 +289,7 @@ impl Sliding {
             if sent.membership != Membership::Join {
                 continue;
             }
-            if asked.is_restricted() {
+            if asked.is_restricted() || window.form == Form::Merged {
                 let Some(wanted) = window.wanted.get(number) else { continue };
                 let id = self.sync.rooms.room_id(*number).await?;
                 if !asked.wants(id.as_str(), wanted.subscribed, &wanted.lists) {

@@ -1,12 +1,12 @@
 //! Which rooms there are, in which order, and which of them a list shows.
 
-use std::{cmp::Reverse, collections::HashSet};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
 use super::{
-    Sliding, SlidingError,
+    Form, Sliding, SlidingError,
     connection::State,
     request::{Filters, List},
 };
@@ -15,7 +15,7 @@ use crate::{
     storage::{
         Range, Snapshot, StorageError,
         intern::{RoomNumber, UserNumber},
-        schema::ACCOUNT_DATA,
+        schema::{ACCOUNT_DATA, EVENTS, MEMBERSHIPS},
     },
     users::{GLOBAL, session::Session},
 };
@@ -32,7 +32,19 @@ pub(super) struct Entry<'a> {
     pub(super) membership: Membership,
     /// The position of what happened there last.
     recency: u64,
+    /// The user was made to leave it, and it stays among the others.
+    pub(super) kept: bool,
 }
+
+impl Entry<'_> {
+    /// Whether the user has left it, or was made to.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.membership, Membership::Leave | Membership::Ban)
+    }
+}
+
+/// The rooms that belong to a list with filters.
+pub(super) type Matching = Arc<HashSet<RoomNumber>>;
 
 /// Rooms that are conversations with one person.
 pub(super) type DirectRooms = HashSet<OwnedRoomId>;
@@ -46,11 +58,13 @@ struct Facts {
 
 impl Sliding {
     /// The rooms that the user is in, invited to or knocking on, latest first; and those that the
-    /// client still has and the user is no longer in.
+    /// client still has and the user is no longer in. In the merged form these are among the others,
+    /// as are rooms that others made the user leave.
     pub(super) async fn entries<'a>(
         &self,
         at: &Snapshot,
         session: &Session,
+        form: Form,
         until: u64,
         user_rooms: &'a [(RoomNumber, UserRoom)],
         state: &State,
@@ -71,17 +85,27 @@ impl Sliding {
                 user_room.membership
             };
             let (number, recency) = (*number, user_room.position);
+            let mut entry = Entry { number, user_room, membership, recency, kept: false };
             match membership {
                 Membership::Join => {
-                    let recency = rooms.last_position(number).await?;
-                    entries.push(Entry { number, user_room, membership, recency });
+                    entry.recency = rooms.last_position(number).await?;
+                    entries.push(entry);
                 }
-                Membership::Invite | Membership::Knock => {
-                    entries.push(Entry { number, user_room, membership, recency });
-                }
+                Membership::Invite | Membership::Knock => entries.push(entry),
                 Membership::Leave | Membership::Ban => {
-                    if state.rooms.contains_key(&number) {
-                        gone.push(Entry { number, user_room, membership, recency });
+                    let has = state.rooms.get(&number);
+                    match form {
+                        Form::Merged if !user_room.forgotten => {
+                            entry.kept = self.was_thrown_out(at, session.user, &entry).await?;
+                            // Of a room that was removed nothing is left to show.
+                            let came_in = entry.kept || has.is_some_and(|sent| sent.came_in);
+                            let here = !came_in || rooms.room_if_here(number).await?.is_some();
+                            if here && (has.is_some() || entry.kept) {
+                                entries.push(entry);
+                            }
+                        }
+                        _ if has.is_some() => gone.push(entry),
+                        _ => {}
                     }
                 }
             }
@@ -90,17 +114,49 @@ impl Sliding {
         Ok((entries, gone))
     }
 
-    /// The rooms that belong to a list.
+    /// Whether somebody else ended the user's membership of a room that they had come into.
+    async fn was_thrown_out(
+        &self,
+        at: &Snapshot,
+        user: UserNumber,
+        entry: &Entry<'_>,
+    ) -> Result<bool, SlidingError> {
+        let UserRoom { position, event, was_joined, .. } = *entry.user_room;
+        if !was_joined && entry.membership == Membership::Leave {
+            return Ok(false);
+        }
+        let key = (user, entry.number);
+        if let Some((_, known)) = self.thrown_out.get(&key).filter(|(at, _)| *at == position) {
+            return Ok(known);
+        }
+        let came_in = || async {
+            let range = Range::prefix(&(entry.number, user));
+            let rows = MEMBERSHIPS.scan(at, &range, usize::MAX).await?;
+            Ok::<_, StorageError>(rows.iter().any(|(_, was)| *was == Membership::Join))
+        };
+        let by_others =
+            EVENTS.get(at, &(entry.number, event)).await?.is_some_and(|event| event.sender != user);
+        let thrown_out = by_others && (was_joined || came_in().await?);
+        self.thrown_out.insert(key, (position, thrown_out));
+        Ok(thrown_out)
+    }
+
+    /// The rooms that belong to a list, and which they are if it has filters: those that `known`
+    /// says, if it does.
     pub(super) async fn filtered<'e, 'a>(
         &self,
         at: &Snapshot,
         session: &Session,
         entries: &'e [Entry<'a>],
         direct: &DirectRooms,
-        list: &List,
+        (list, known): (&List, Option<&Matching>),
         until: u64,
-    ) -> Result<Vec<&'e Entry<'a>>, SlidingError> {
-        let Some(filters) = &list.filters else { return Ok(entries.iter().collect()) };
+    ) -> Result<(Vec<&'e Entry<'a>>, Option<Matching>), SlidingError> {
+        let Some(filters) = &list.filters else { return Ok((entries.iter().collect(), None)) };
+        if let Some(known) = known {
+            let found = entries.iter().filter(|entry| known.contains(&entry.number)).collect();
+            return Ok((found, Some(Arc::clone(known))));
+        }
         let in_spaces = match &filters.spaces {
             Some(spaces) => Some(self.children(at, session, spaces, until).await?),
             None => None,
@@ -119,7 +175,8 @@ impl Sliding {
                 found.push(entry);
             }
         }
-        Ok(found)
+        let numbers = found.iter().map(|entry| entry.number).collect();
+        Ok((found, Some(Arc::new(numbers))))
     }
 
     async fn has_facts(
@@ -136,7 +193,12 @@ impl Sliding {
             return Ok(true);
         }
         let facts = match entry.membership {
-            Membership::Join => self.facts(at, entry.number, until).await?,
+            _ if entry.membership == Membership::Join
+                || entry.kept
+                || entry.user_room.was_joined =>
+            {
+                self.facts(at, entry.number, until).await?
+            }
             _ => stripped_facts(&entry.user_room.stripped_state),
         };
         let is_of = |types: &Vec<Option<String>>| types.contains(&facts.room_type);

@@ -1,4 +1,4 @@
-//! What a client asks of a sliding sync, and within which bounds.
+//! What a client asks of a sliding sync, in whichever form, and within which bounds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use super::SlidingError;
+use super::{SlidingError, state::Required};
 
 /// How many lists a request may have.
 const MAX_LISTS: usize = 100;
@@ -18,17 +18,16 @@ const MAX_SUBSCRIPTIONS: usize = 1_000;
 const MAX_REQUIRED_STATE: usize = 200;
 /// How many windows a list may have.
 const MAX_RANGES: usize = 100;
-/// The longest name of a connection.
-const MAX_CONNECTION_ID_CHARS: usize = 16;
-/// The longest name of a list.
-const MAX_LIST_NAME_BYTES: usize = 64;
+/// How many subscriptions of threads are told of at a time, if the client does not say.
+const DEFAULT_THREADS: usize = 100;
+/// How many at most.
+const MAX_THREADS: usize = 500;
 /// More events than this are not sent of one room at a time.
 pub(super) const MAX_TIMELINE: u64 = 100;
 
-/// The body of a request.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Body {
+/// What is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Body {
     pub(super) conn_id: Option<String>,
     pub(super) txn_id: Option<String>,
     pub(super) lists: BTreeMap<String, List>,
@@ -37,25 +36,19 @@ pub(crate) struct Body {
 }
 
 /// A list of rooms, of which the client sees some windows.
-#[derive(Clone, Debug, Deserialize, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct List {
     /// First and last index, both inside.
-    #[serde(default)]
     pub(super) ranges: Vec<(u64, u64)>,
-    #[serde(flatten)]
     pub(super) details: Details,
-    #[serde(default)]
     pub(super) filters: Option<Filters>,
 }
 
 /// What the client wants of a room.
-#[derive(Clone, Debug, Default, Deserialize, Hash)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Details {
-    /// Types and state keys.
-    #[serde(default)]
-    pub(super) required_state: BTreeSet<(String, String)>,
+    pub(super) required_state: Required,
     /// How many of the latest events.
-    #[serde(default)]
     pub(super) timeline_limit: u64,
 }
 
@@ -65,6 +58,7 @@ pub(super) struct Details {
 pub(super) struct Filters {
     pub(super) is_dm: Option<bool>,
     pub(super) is_encrypted: Option<bool>,
+    #[serde(alias = "is_invited")]
     pub(super) is_invite: Option<bool>,
     /// Types from the create event; null for rooms without.
     pub(super) room_types: Option<Vec<Option<String>>>,
@@ -75,14 +69,14 @@ pub(super) struct Filters {
 }
 
 /// What is asked for besides rooms.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Extensions {
     pub(super) to_device: ToDevice,
     pub(super) e2ee: Switch,
     pub(super) account_data: RoomSwitch,
     pub(super) receipts: RoomSwitch,
     pub(super) typing: RoomSwitch,
+    pub(super) thread_subscriptions: Limited,
 }
 
 /// Messages to the device.
@@ -99,6 +93,14 @@ pub(super) struct ToDevice {
 #[serde(default)]
 pub(super) struct Switch {
     enabled: Option<bool>,
+}
+
+/// Something of which so many are wanted at a time.
+#[derive(Clone, Debug, Default, Deserialize, Hash)]
+#[serde(default)]
+pub(super) struct Limited {
+    enabled: Option<bool>,
+    limit: Option<usize>,
 }
 
 /// Something that is wanted of rooms.
@@ -134,6 +136,16 @@ impl Switch {
     }
 }
 
+impl Limited {
+    /// How many are wanted: 0 if it is off.
+    pub(super) fn limit(&self) -> usize {
+        match self.enabled {
+            Some(true) => self.limit.unwrap_or(DEFAULT_THREADS).clamp(1, MAX_THREADS),
+            _ => 0,
+        }
+    }
+}
+
 impl RoomSwitch {
     pub(super) fn is_on(&self) -> bool {
         self.enabled == Some(true)
@@ -164,10 +176,11 @@ impl Body {
     /// client, who alone suffers if two happen to have the same.
     pub(super) fn asked(&self) -> u64 {
         let Self { lists, room_subscriptions, extensions, conn_id: _, txn_id: _ } = self;
-        let Extensions { to_device, e2ee, account_data, receipts, typing } = extensions;
+        let Extensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions } =
+            extensions;
         let mut hasher = DefaultHasher::new();
         (lists, room_subscriptions, to_device.enabled, to_device.limit).hash(&mut hasher);
-        (e2ee, account_data, receipts, typing).hash(&mut hasher);
+        (e2ee, account_data, receipts, typing, thread_subscriptions).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -175,18 +188,12 @@ impl Body {
     pub(super) fn wants_keys(&self) -> bool {
         self.extensions.e2ee.is_on()
     }
+
     /// Whether the request keeps within the bounds.
     pub(super) fn check(&self) -> Result<(), SlidingError> {
         let invalid = |what| Err(SlidingError::Invalid { what });
-        let name_is_long = |name: &String| name.chars().count() > MAX_CONNECTION_ID_CHARS;
-        if self.conn_id.as_ref().is_some_and(name_is_long) {
-            return invalid("conn_id may have at most 16 characters");
-        }
         if self.lists.len() > MAX_LISTS || self.room_subscriptions.len() > MAX_SUBSCRIPTIONS {
             return invalid("there may be at most 100 lists and 1000 subscriptions");
-        }
-        if self.lists.keys().any(|name| name.len() > MAX_LIST_NAME_BYTES) {
-            return invalid("the name of a list may have at most 64 bytes");
         }
         for list in self.lists.values() {
             if list.ranges.len() > MAX_RANGES {
@@ -211,6 +218,6 @@ impl Details {
     /// Both together: what either wants.
     pub(super) fn add(&mut self, other: &Self) {
         self.timeline_limit = self.timeline_limit.max(other.timeline_limit.min(MAX_TIMELINE));
-        self.required_state.extend(other.required_state.iter().cloned());
+        self.required_state.add(&other.required_state);
     }
 }

@@ -1,20 +1,24 @@
-//! What a sliding sync answers, as it is written to the wire.
+//! What a sliding sync answers; each form of the requests has its own names for it.
 
 use std::collections::BTreeMap;
 
 use ruma::{OwnedRoomId, OwnedUserId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::sync::{e2ee::DeviceLists, response::Counts};
+use super::{Form, deployed, merged};
+use crate::{
+    rooms::{record::Membership, subscriptions::SubscriptionChanges},
+    sync::{e2ee::DeviceLists, response::Counts},
+};
 
-type Events = Vec<Box<RawValue>>;
+pub(super) type Events = Vec<Box<RawValue>>;
 
 /// The whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Response {
+    pub(super) form: Form,
     pub(super) pos: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) txn_id: Option<String>,
     pub(super) lists: BTreeMap<String, List>,
     pub(super) rooms: BTreeMap<OwnedRoomId, Room>,
@@ -29,32 +33,66 @@ pub(super) struct List {
 }
 
 /// A room of which there is something to tell.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(super) struct Room {
+    pub(super) common: Common,
+    /// What the user is to it.
+    pub(super) membership: Option<Membership>,
+    /// The lists that it belongs to.
+    pub(super) lists: Vec<String>,
+    pub(super) name: Field,
+    pub(super) avatar: Field,
+    pub(super) stripped_state: Option<Box<RawValue>>,
+    pub(super) timeline: Events,
+    /// The timeline goes further back than what the client had.
+    pub(super) expanded_timeline: bool,
+}
+
+/// A text that may have changed.
+#[derive(Debug, Default)]
+pub(super) enum Field {
+    #[default]
+    Same,
+    /// There is none any more.
+    Removed,
+    Is(String),
+}
+
+impl Field {
+    pub(super) fn is_same(&self) -> bool {
+        matches!(self, Self::Same)
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Is(text) => Some(text),
+            Self::Same | Self::Removed => None,
+        }
+    }
+}
+
+impl Serialize for Field {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.text().serialize(to)
+    }
+}
+
+/// What has the same name in either form.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Common {
     /// The client has not got it on this connection before.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) initial: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) avatar: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) heroes: Option<Vec<Hero>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) is_dm: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) invite_state: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) required_state: Events,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) timeline: Events,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prev_batch: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) limited: bool,
-    /// The timeline goes further back than what the client had.
-    #[serde(skip_serializing_if = "is_false")]
-    pub(super) unstable_expanded_timeline: bool,
     /// How many of the timeline's events, from its end, happened since the last response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_live: Option<usize>,
@@ -80,18 +118,14 @@ pub(super) struct Hero {
 }
 
 /// What there is besides rooms.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(super) struct Extensions {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) to_device: Option<ToDevice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) e2ee: Option<E2ee>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) account_data: Option<AccountData>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipts: Option<ByRoom>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) typing: Option<ByRoom>,
+    pub(super) thread_subscriptions: Option<ThreadSubscriptions>,
 }
 
 /// Messages to the device.
@@ -122,6 +156,16 @@ pub(super) struct AccountData {
     pub(super) rooms: BTreeMap<OwnedRoomId, Events>,
 }
 
+/// Threads that the user began or ceased to follow; there is none without any.
+#[derive(Debug, Serialize)]
+pub(super) struct ThreadSubscriptions {
+    #[serde(flatten)]
+    pub(super) changes: SubscriptionChanges,
+    /// There are others, from here backwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prev_batch: Option<String>,
+}
+
 /// One ephemeral event for each room.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ByRoom {
@@ -131,6 +175,15 @@ pub(super) struct ByRoom {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+impl Serialize for Response {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.form {
+            Form::Deployed => deployed::write(self, to),
+            Form::Merged => merged::write(self, to),
+        }
+    }
 }
 
 impl Response {
@@ -145,6 +198,7 @@ impl Response {
                 .as_ref()
                 .is_none_or(|data| data.global.is_empty() && data.rooms.is_empty())
             && extensions.receipts.as_ref().is_none_or(|receipts| receipts.rooms.is_empty())
+            && extensions.thread_subscriptions.is_none()
             && extensions.typing.as_ref().is_none_or(|typing| typing.rooms.is_empty())
     }
 }

@@ -2,30 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
-use serde::Deserialize;
+use ruma::{OwnedRoomId, api::Direction};
 use serde_json::value::RawValue;
 
 use super::{
-    SlidingError,
+    Form, SlidingError, Wanted,
     connection::{SentRoom, State},
     lists::{DirectRooms, Entry},
-    request::Details,
-    response::{Hero, Room as RoomResponse},
-    state::{is_lazy, requires, wants_all_members},
+    response::{Common, Field, Room as RoomResponse},
+    state::{News, Required},
 };
 use crate::{
     push::Whose,
     rooms::{
-        Boundary, EventFilter, Room, Viewer, Visibility,
+        Boundary, EventFilter, Room, StateChanges, Viewer, Visibility,
         record::{Membership, SharedEvent},
     },
     storage::{Snapshot, StorageError, schema::USER_ROOMS},
-    sync::{
-        heroes::{HEROES, former_heroes},
-        timeline::latest,
-        v3::Sync,
-    },
+    sync::{response::Counts, timeline::latest, v3::Sync},
     users::session::Session,
 };
 
@@ -48,10 +42,13 @@ const BUMPING: [&str; 9] = [
 pub(super) struct Reader<'a> {
     pub(super) sync: &'a Sync,
     pub(super) at: &'a Snapshot,
+    pub(super) form: Form,
     pub(super) session: &'a Session,
     pub(super) until: u64,
     pub(super) state: &'a State,
     pub(super) direct: &'a DirectRooms,
+    /// Nothing changed but what memory knows of: messages.
+    pub(super) settled: bool,
 }
 
 /// A room as it is sent, and what the client has of it then.
@@ -66,29 +63,39 @@ impl Reader<'_> {
     pub(super) async fn room(
         &self,
         entry: &Entry<'_>,
-        details: &Details,
+        wanted: &Wanted<'_>,
     ) -> Result<Option<Sent>, SlidingError> {
-        let rooms = &self.sync.rooms;
-        match entry.membership {
-            // Who wants all members gets the room when they are known.
-            Membership::Join
-                if wants_all_members(&details.required_state)
-                    && rooms.numbered(entry.number).await?.whole_since() > self.until =>
-            {
-                Ok(None)
-            }
-            Membership::Join => self.joined(entry, details).await,
-            _ => self.invited(entry).await,
+        let was_in = || {
+            let sent = self.state.rooms.get(&entry.number);
+            entry.kept || sent.is_some_and(|sent| sent.came_in)
+        };
+        // Who wants all members gets the room when they are known.
+        if entry.membership == Membership::Join
+            && wanted.details.required_state.wants_all_members()
+            && self.sync.rooms.numbered(entry.number).await?.whole_since() > self.until
+        {
+            return Ok(None);
         }
+        let is_seen = entry.membership == Membership::Join || entry.is_gone() && was_in();
+        let sent =
+            if is_seen { self.seen(entry, wanted).await? } else { self.stripped(entry).await? };
+        Ok(sent.map(|mut sent| {
+            sent.room.membership = Some(entry.membership);
+            sent.room.lists = wanted.lists.iter().map(|name| (*name).to_owned()).collect();
+            sent
+        }))
     }
 
-    /// What the client has of a room in which the user was the same as now.
+    /// What the client has of a room in which the user was the same as now, or of which they are no
+    /// longer a member.
     fn sent(&self, entry: &Entry<'_>) -> Option<&SentRoom> {
         let sent = self.state.rooms.get(&entry.number)?;
-        (sent.membership == entry.membership).then_some(&**sent)
+        let was_there = entry.is_gone() && sent.came_in;
+        (sent.membership == entry.membership || was_there).then_some(&**sent)
     }
 
-    async fn invited(&self, entry: &Entry<'_>) -> Result<Option<Sent>, SlidingError> {
+    /// A room that the user has not come into: invited, knocking, or no longer so.
+    async fn stripped(&self, entry: &Entry<'_>) -> Result<Option<Sent>, SlidingError> {
         let position = entry.user_room.position;
         if self.sent(entry).is_some_and(|sent| sent.upto >= position) {
             return Ok(None);
@@ -99,133 +106,167 @@ impl Reader<'_> {
             return Ok(None);
         }
         let id = rooms.room_id(entry.number).await?;
-        let stripped = RawValue::from_string(entry.user_room.stripped_state.to_string())
+        let stripped = Some(&*entry.user_room.stripped_state).filter(|state| !state.is_empty());
+        let stripped = stripped
+            .map(|state| RawValue::from_string(state.to_owned()))
+            .transpose()
             .map_err(|_| StorageError::Corrupt { table: USER_ROOMS.id.name() })?;
-        let room = RoomResponse {
-            initial: true,
-            is_dm: self.direct.contains(&id).then_some(true),
-            invite_state: Some(stripped),
+        let direct = self.direct.contains(&id);
+        let common = Common {
+            initial: !entry.is_gone(),
+            is_dm: direct.then_some(true),
             bump_stamp: Some(position),
-            ..RoomResponse::default()
+            ..Common::default()
         };
+        let room = RoomResponse { common, stripped_state: stripped, ..RoomResponse::default() };
         let sent = SentRoom {
             membership: entry.membership,
             upto: position,
             timeline_limit: 0,
-            required_state: BTreeSet::new(),
+            required_state: Required::default(),
+            direct,
+            came_in: false,
             members: BTreeSet::new(),
         };
         Ok(Some(Sent { id, room, state: sent }))
     }
 
-    async fn joined(
+    /// A room of whose timeline the user may see something: all of it, or up to their leaving.
+    async fn seen(
         &self,
         entry: &Entry<'_>,
-        details: &Details,
+        wanted: &Wanted<'_>,
     ) -> Result<Option<Sent>, SlidingError> {
         let rooms = &self.sync.rooms;
+        let details = &wanted.details;
         let before = self.sent(entry);
         let expanded = before.is_some_and(|sent| details.timeline_limit > sent.timeline_limit);
-        let added: BTreeSet<_> = match before {
-            Some(sent) => {
-                details.required_state.difference(&sent.required_state).cloned().collect()
-            }
+        let added = match before {
+            Some(sent) => details.required_state.beyond(&sent.required_state),
             None => details.required_state.clone(),
         };
-        // Most rooms of most syncs: nothing happened, and memory knows it.
-        if let Some(sent) = before
-            && !expanded
+        let upto = self.upto(entry);
+        let last = if entry.is_gone() { upto } else { rooms.last_position(entry.number).await? };
+        let direct = match before {
+            Some(sent) if self.settled => sent.direct,
+            _ => self.direct.contains(&rooms.room_id(entry.number).await?),
+        };
+        // What is told of the room is the same as ever, but for what happened in it.
+        let as_before = !expanded
             && added.is_empty()
-            && rooms.last_position(entry.number).await? <= sent.upto
-        {
+            && before
+                .is_some_and(|sent| sent.direct == direct && sent.membership == entry.membership);
+        // Most rooms of most syncs: nothing happened, and memory knows it.
+        if as_before && before.is_some_and(|sent| last <= sent.upto) {
             return Ok(None);
         }
         let room = rooms.numbered(entry.number).await?;
         let visibility = rooms.visibility(self.at, &room, self.session.user).await?;
         let after = before.filter(|_| !expanded).map_or(0, |sent| sent.upto);
         let filter = EventFilter::any(details.timeline_limit);
-        let window = (Boundary::at_position(after), Boundary::at_position(self.until));
+        let window = (Boundary::at_position(after), Boundary::at_position(upto));
         let stretch = latest(rooms, self.at, &room, &visibility, window, &filter).await?;
         let timeline: Vec<SharedEvent> =
             stretch.events.into_iter().map(|(_, event)| event).collect();
-
-        let changes: Vec<SharedEvent> = match before {
-            Some(sent) => rooms
-                .state_delta(self.at, &room, sent.upto, self.until)
-                .await?
-                .into_iter()
-                .map(|(_, event)| event)
-                .collect(),
-            None => Vec::new(),
+        let changes = match before {
+            Some(sent) => rooms.state_changes(self.at, &room, sent.upto, upto).await?,
+            None => StateChanges::default(),
         };
         // An event on its way to the disk is known of before it can be told of.
-        let nothing_new = timeline.is_empty() && changes.is_empty() && !stretch.limited;
-        if before.is_some() && !expanded && added.is_empty() && nothing_new {
+        if as_before && timeline.is_empty() && changes.is_empty() && !stretch.limited {
             return Ok(None);
         }
-        let touched =
-            |of: &str| before.is_none() || changes.iter().any(|event| event.event_type == of);
-        let members_changed = touched("m.room.member");
-        let mut response = RoomResponse {
-            initial: before.is_none(),
-            is_dm: self.direct.contains(&room.id).then_some(true),
-            limited: stretch.limited,
-            unstable_expanded_timeline: expanded,
-            prev_batch: stretch.start.map(|start| start.to_string()),
-            num_live: Some(self.live(&timeline)),
-            bump_stamp: Some(self.bump_stamp(&room, &timeline).await?),
-            ..RoomResponse::default()
-        };
-        if touched("m.room.avatar") {
-            response.avatar = self.text(&room, "m.room.avatar", |content| content.url).await?;
-        }
-        if members_changed || touched("m.room.name") {
-            response.name = self.text(&room, "m.room.name", |content| content.name).await?;
-            if response.name.is_none() {
-                response.heroes = Some(self.heroes(&room).await?);
-            }
-        }
-        if members_changed {
-            let count = async |membership| {
-                Ok::<_, SlidingError>(rooms.members(self.at, room.number, membership).await?.len())
-            };
-            response.joined_count = Some(count(Membership::Join).await?);
-            response.invited_count = Some(count(Membership::Invite).await?);
-        }
-
-        let Session { user, user_id, .. } = self.session;
-        let member = entry.user_room.position;
-        let unread = &self.sync.unread;
-        let whose = Whose { user: *user, user_id, member, settled: None, receipts: None };
-        let tally = unread.count(self.at, &room, whose, self.until).await?;
-        response.unread = Some(tally.total().into());
-
+        let mut response = RoomResponse { expanded_timeline: expanded, ..RoomResponse::default() };
+        self.describe(&mut response, &room, entry, before, &changes).await?;
+        let common = &mut response.common;
+        let was_direct = before.is_some_and(|sent| sent.direct);
+        common.is_dm = (direct || was_direct).then_some(direct);
+        common.limited = stretch.limited;
+        common.prev_batch = stretch.start.map(|start| start.to_string());
+        common.num_live = Some(self.live(&timeline));
+        common.bump_stamp =
+            Some(if entry.is_gone() { upto } else { self.bump_stamp(&room, &timeline).await? });
         let mut members = before.map(|sent| sent.members.clone()).unwrap_or_default();
-        let lazy = is_lazy(&details.required_state);
-        let mut state = self.required_state(&room, &added).await?;
-        let me = self.session.user_id.as_str();
-        for event in changes {
-            let key = event.state_key.as_deref().unwrap_or_default();
-            let known = lazy && event.event_type == "m.room.member" && members.contains(key);
-            let there = state.iter().any(|other| other.event_id == event.event_id);
-            if !there && (known || requires(&details.required_state, &event.event_type, key, me)) {
-                state.push(event);
-            }
-        }
-        if lazy {
-            self.add_senders(&room, &timeline, &mut state, &mut members).await?;
-        }
-        response.required_state = self.show(&room, &visibility, &state).await?;
+        let news = News {
+            before: before.map(|sent| &sent.required_state),
+            wanted: &details.required_state,
+            added: &added,
+            changes,
+            timeline: &timeline,
+            limited: stretch.limited,
+            upto,
+        };
+        let (state, stubs) = self.state_to_send(&room, news, &mut members).await?;
+        common.required_state = self.show(&room, &visibility, &state).await?;
+        common.required_state.extend(stubs);
         self.sync.receipts.note_delivery(self.session, &room, &timeline, self.until);
         response.timeline = self.show(&room, &visibility, &timeline).await?;
         let sent = SentRoom {
-            membership: Membership::Join,
-            upto: self.until,
+            membership: entry.membership,
+            upto,
             timeline_limit: details.timeline_limit,
             required_state: details.required_state.clone(),
+            direct,
+            came_in: true,
             members,
         };
         Ok(Some(Sent { id: room.id.clone(), room: response, state: sent }))
+    }
+
+    /// Up to which stream position the user may know of the room.
+    fn upto(&self, entry: &Entry<'_>) -> u64 {
+        if entry.is_gone() { entry.user_room.position.min(self.until) } else { self.until }
+    }
+
+    /// Adds the room's name and picture, who is in it and what is not read, as far as that changed.
+    async fn describe(
+        &self,
+        response: &mut RoomResponse,
+        room: &Room,
+        entry: &Entry<'_>,
+        before: Option<&SentRoom>,
+        changes: &StateChanges,
+    ) -> Result<(), SlidingError> {
+        let rooms = &self.sync.rooms;
+        let (is_new, is_in, upto) = (before.is_none(), !entry.is_gone(), self.upto(entry));
+        let touched = |of: &str| is_new || changes.touch(of);
+        let field = |text: Option<String>| match text {
+            Some(text) => Field::Is(text),
+            None if is_new => Field::Same,
+            None => Field::Removed,
+        };
+        response.common.initial = is_new;
+        if touched("m.room.avatar") {
+            response.avatar = field(self.avatar(room, upto).await?);
+        }
+        let (named, members) = (touched("m.room.name"), is_in && touched("m.room.member"));
+        if named || members {
+            let name = self.name(room, upto).await?;
+            if name.is_none() && is_in {
+                response.common.heroes = Some(self.heroes(room).await?);
+            }
+            response.name = if named { field(name) } else { name.map_or(Field::Same, Field::Is) };
+        }
+        if members {
+            let count = async |membership| {
+                Ok::<_, SlidingError>(rooms.members(self.at, room.number, membership).await?.len())
+            };
+            response.common.joined_count = Some(count(Membership::Join).await?);
+            response.common.invited_count = Some(count(Membership::Invite).await?);
+        }
+        if is_in {
+            response.common.unread = Some(self.unread(room, entry).await?);
+        }
+        Ok(())
+    }
+
+    /// How much the user has not read.
+    async fn unread(&self, room: &Room, entry: &Entry<'_>) -> Result<Counts, SlidingError> {
+        let Session { user, user_id, .. } = self.session;
+        let member = entry.user_room.position;
+        let whose = Whose { user: *user, user_id, member, settled: None, receipts: None };
+        let tally = self.sync.unread.count(self.at, room, whose, self.until).await?;
+        Ok(tally.total().into())
     }
 
     /// A room that the user has left, or was made to leave, since the client got it.
@@ -238,7 +279,8 @@ impl Reader<'_> {
         let until = entry.user_room.position.min(self.until);
         // An invitation by another server that came to nothing: the room was never here.
         let Some(room) = rooms.room_if_here(entry.number).await? else {
-            let response = RoomResponse { bump_stamp: Some(until), ..RoomResponse::default() };
+            let common = Common { bump_stamp: Some(until), ..Common::default() };
+            let response = RoomResponse { common, ..RoomResponse::default() };
             return Ok(Some((rooms.room_id(entry.number).await?, response)));
         };
         let visibility = rooms.visibility(self.at, &room, self.session.user).await?;
@@ -246,23 +288,25 @@ impl Reader<'_> {
             .state_event_at(self.at, &room, "m.room.member", self.session.user_id.as_str(), until)
             .await?;
         let own: Vec<SharedEvent> = own.into_iter().collect();
-        let mut response = RoomResponse {
+        let mut common = Common {
             required_state: self.show(&room, &visibility, &own).await?,
             bump_stamp: Some(until),
-            ..RoomResponse::default()
+            ..Common::default()
         };
+        let mut shown = Vec::new();
         if sent.membership == Membership::Join {
             let filter = EventFilter::any(sent.timeline_limit.max(1));
             let window = (Boundary::at_position(sent.upto), Boundary::at_position(until));
             let stretch = latest(rooms, self.at, &room, &visibility, window, &filter).await?;
             let timeline: Vec<SharedEvent> =
                 stretch.events.into_iter().map(|(_, event)| event).collect();
-            response.limited = stretch.limited;
-            response.prev_batch = stretch.start.map(|start| start.to_string());
-            response.num_live = Some(self.live(&timeline));
+            common.limited = stretch.limited;
+            common.prev_batch = stretch.start.map(|start| start.to_string());
+            common.num_live = Some(self.live(&timeline));
             self.sync.receipts.note_delivery(self.session, &room, &timeline, self.until);
-            response.timeline = self.show(&room, &visibility, &timeline).await?;
+            shown = self.show(&room, &visibility, &timeline).await?;
         }
+        let response = RoomResponse { common, timeline: shown, ..RoomResponse::default() };
         Ok(Some((room.id.clone(), response)))
     }
 
@@ -273,35 +317,6 @@ impl Reader<'_> {
             return 0;
         }
         timeline.iter().filter(|event| event.position > since).count()
-    }
-
-    /// Adds the member events of senders that the client has not got.
-    async fn add_senders(
-        &self,
-        room: &Room,
-        timeline: &[SharedEvent],
-        state: &mut Vec<SharedEvent>,
-        members: &mut BTreeSet<String>,
-    ) -> Result<(), SlidingError> {
-        let there: BTreeSet<String> = state
-            .iter()
-            .filter(|event| event.event_type == "m.room.member")
-            .filter_map(|event| event.state_key.clone())
-            .collect();
-        members.extend(there);
-        for event in timeline {
-            let sender = event.sender_id.as_str();
-            if !members.insert(sender.to_owned()) {
-                continue;
-            }
-            let member = self
-                .sync
-                .rooms
-                .state_event_at(self.at, room, "m.room.member", sender, self.until)
-                .await?;
-            state.extend(member);
-        }
-        Ok(())
     }
 
     /// The position of the last event that moves the room up.
@@ -320,52 +335,6 @@ impl Reader<'_> {
         Ok(found.or(rows.last().map(|(_, _, event)| event)).map_or(0, |event| event.position))
     }
 
-    /// A text in the content of a state event with an empty state key; none if it is empty.
-    async fn text(
-        &self,
-        room: &Room,
-        event_type: &str,
-        take: impl Fn(Content) -> Option<String>,
-    ) -> Result<Option<String>, SlidingError> {
-        let event =
-            self.sync.rooms.state_event_at(self.at, room, event_type, "", self.until).await?;
-        let content = event.and_then(|event| serde_json::from_str(event.content()).ok());
-        Ok(content.and_then(take).filter(|text| !text.is_empty()))
-    }
-
-    async fn heroes(&self, room: &Room) -> Result<Vec<Hero>, SlidingError> {
-        let rooms = &self.sync.rooms;
-        let mut others = Vec::new();
-        for membership in [Membership::Join, Membership::Invite] {
-            if others.len() <= HEROES {
-                others.extend(rooms.members(self.at, room.number, membership).await?);
-            }
-        }
-        others.retain(|member| *member != self.session.user);
-        others.truncate(HEROES);
-        if others.is_empty() {
-            others = former_heroes(rooms, self.at, room.number, self.session.user).await?;
-        }
-        let db = &self.sync.db;
-        let mut heroes = Vec::new();
-        for user_id in db.users().names(db, &others).await? {
-            heroes.push(self.hero(room, user_id).await?);
-        }
-        Ok(heroes)
-    }
-
-    async fn hero(&self, room: &Room, user_id: OwnedUserId) -> Result<Hero, SlidingError> {
-        let member = self
-            .sync
-            .rooms
-            .state_event_at(self.at, room, "m.room.member", user_id.as_str(), self.until)
-            .await?;
-        let content: Content = member
-            .and_then(|member| serde_json::from_str(member.content()).ok())
-            .unwrap_or_default();
-        Ok(Hero { user_id, displayname: content.displayname, avatar_url: content.avatar_url })
-    }
-
     async fn show(
         &self,
         room: &Room,
@@ -376,25 +345,4 @@ impl Reader<'_> {
         let rooms = &self.sync.rooms;
         Ok(rooms.client_events(self.at, &viewer, room, visibility, events, false).await?)
     }
-}
-
-/// What is looked for in contents. What is no text is none.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Content {
-    #[serde(deserialize_with = "text")]
-    name: Option<String>,
-    #[serde(deserialize_with = "text")]
-    url: Option<String>,
-    #[serde(deserialize_with = "text")]
-    displayname: Option<String>,
-    #[serde(deserialize_with = "text")]
-    avatar_url: Option<String>,
-}
-
-fn text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(match serde_json::Value::deserialize(from)? {
-        serde_json::Value::String(text) => Some(text),
-        _ => None,
-    })
 }

@@ -15,37 +15,37 @@ const BASE: &str = "/_matrix/client/unstable/dev.myelin.sync_stream";
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-fn server() -> Server {
+pub(super) fn server() -> Server {
     Server::start(&Config::default().with("sync.streams", true))
 }
 
-async fn note(from: &Client, to: &Client, number: u64) {
+pub(super) async fn note(from: &Client, to: &Client, number: u64) {
     let path = ["sendToDevice", "org.example.note", &format!("t{number}")];
     let message = json!({ &*to.user_id: { &*to.device_id: { "n": number } } });
     from.put(path, json!({ "messages": message })).await.ok();
 }
 
-fn notes(response: &Value) -> Vec<Value> {
+pub(super) fn notes(response: &Value) -> Vec<Value> {
     let events = response["to_device"]["events"].as_array().cloned().unwrap_or_default();
     events.iter().map(|event| event["content"]["n"].clone()).collect()
 }
 
 /// A stream of events as a browser reads it.
-struct Events {
+pub(super) struct Events {
     response: reqwest::Response,
     unread: String,
 }
 
 /// One of them.
 #[derive(Debug, Default)]
-struct Event {
+pub(super) struct Event {
     kind: String,
     id: String,
     data: Value,
 }
 
 impl Events {
-    async fn open(server: &Server, client: &Client, last: Option<&str>) -> Self {
+    pub(super) async fn open(server: &Server, client: &Client, last: Option<&str>) -> Self {
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let token = client.token.as_deref().unwrap();
         let mut request = http
@@ -62,7 +62,7 @@ impl Events {
     }
 
     /// The next event; none when the stream ends.
-    async fn next(&mut self) -> Option<Event> {
+    pub(super) async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((event, _)) = self.unread.split_once("\n\n") {
                 let end = event.len() + 2;
@@ -86,7 +86,7 @@ impl Events {
         }
     }
 
-    async fn until(&mut self, mut find: impl FnMut(&Value) -> bool) -> Event {
+    pub(super) async fn until(&mut self, mut find: impl FnMut(&Value) -> bool) -> Event {
         loop {
             let event = self.next().await.expect("the stream goes on");
             assert_eq!(event.kind, "sync", "{event:?}");
@@ -99,7 +99,7 @@ impl Events {
 }
 
 /// A WebSocket.
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     async fn try_open(
@@ -114,11 +114,11 @@ impl Socket {
         Ok(Self(connect_async(url).await?.0))
     }
 
-    async fn open(server: &Server, client: &Client, since: Option<&str>) -> Self {
+    pub(super) async fn open(server: &Server, client: &Client, since: Option<&str>) -> Self {
         Self::try_open(server, client, since).await.expect("a WebSocket")
     }
 
-    async fn until(&mut self, mut find: impl FnMut(&Value) -> bool) -> Value {
+    pub(super) async fn until(&mut self, mut find: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let message = timeout(PATIENCE, self.0.next()).await.expect("a message");
             if let Message::Text(text) = message.expect("an open socket").unwrap() {
@@ -130,7 +130,7 @@ impl Socket {
         }
     }
 
-    async fn say(&mut self, text: &str) {
+    pub(super) async fn say(&mut self, text: &str) {
         self.0.send(Message::text(text)).await.unwrap();
     }
 
