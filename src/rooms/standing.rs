@@ -6,7 +6,7 @@ use ruma::{EventId, RoomId};
 
 use super::{
     Room, RoomError, Rooms,
-    record::{EventRecord, Membership},
+    record::Membership,
     relations::{RelatesTo, thread_of},
 };
 use crate::users::session::Session;
@@ -38,7 +38,8 @@ impl Rooms {
         room: &Room,
         event_id: &EventId,
     ) -> Result<u64, RoomError> {
-        Ok(self.seen_event(session, room, event_id).await?.as_of())
+        let (_, _, event) = self.seen_event(self.db(), session, &room.id, event_id).await?;
+        Ok(event.as_of())
     }
 
     /// The same for an event that is in a thread: the one of this root, or none for the main
@@ -53,7 +54,7 @@ impl Rooms {
         event_id: &EventId,
         thread: Option<&EventId>,
     ) -> Result<u64, RoomError> {
-        let event = self.seen_event(session, room, event_id).await?;
+        let (_, _, event) = self.seen_event(self.db(), session, &room.id, event_id).await?;
         let is_in = thread_of(self.db(), room.number, &event).await?;
         let related = RelatesTo::in_content(event.content()).map(|to| to.parent);
         let is_of_root =
@@ -63,19 +64,5 @@ impl Rooms {
             return Err(RoomError::InvalidParam { why });
         }
         Ok(event.as_of())
-    }
-
-    async fn seen_event(
-        &self,
-        session: &Session,
-        room: &Room,
-        event_id: &EventId,
-    ) -> Result<EventRecord, RoomError> {
-        let (_, event) = self.stored(room, event_id).await?;
-        let visibility = self.visibility(self.db(), room, session.user).await?;
-        if !visibility.allows(&event) {
-            return Err(RoomError::UnknownEvent { event: event_id.to_owned() });
-        }
-        Ok(event)
     }
 }
