@@ -50,7 +50,7 @@ config = {
     "rc_federation": {"sleep_limit": 10_000, "reject_limit": 10_000, "concurrent": 100},
 }
 for limit in ["rc_message", "rc_registration", "rc_joins_per_room", "rc_room_creation", "rc_admin_redaction",
-              "rc_3pid_validation", "rc_media_create", "rc_reports"]:
+              "rc_3pid_validation", "rc_media_create", "rc_reports", "rc_user_directory"]:
     config[limit] = unlimited
 if certificate is not None:
     config["tls_certificate_path"] = certificate
