@@ -90,7 +90,7 @@ pub(crate) struct Summary {
 /// What the user has not read.
 ///
 /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub(crate) struct Counts {
     pub(crate) notification_count: u64,
     pub(crate) highlight_count: u64,

@@ -190,7 +190,11 @@ impl RoomReader<'_> {
                 add_unseen_changes(&mut state, &stretch.events, later);
             }
             if filter.lazy_load_members() {
-                keep_relevant_members(&mut state, &self.session.user_id, &stretch.events);
+                // Of what changed in a gap all members are told: the client may know them from before,
+                // and would encrypt for those who left.
+                if since.is_none() || self.request.full_state {
+                    keep_relevant_members(&mut state, &self.session.user_id, &stretch.events);
+                }
                 self.add_senders(&mut state, &stretch.events, upto).await?;
             }
             state.retain(|(_, event)| filter.state.wants(event));

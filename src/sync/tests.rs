@@ -1,5 +1,6 @@
 //! A client that syncs must end up with what happened: nothing missed, nothing twice.
 
+mod clients;
 mod model;
 mod sliding;
 mod stream;
@@ -51,7 +52,17 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let db = Db::in_memory().await;
+        Self::over(Db::in_memory().await).await
+    }
+
+    /// What is on the disk, under another process: the first one stopped in the middle of everything.
+    async fn restarted(self) -> Self {
+        let db = self.db.copied().await;
+        self.shutdown.start();
+        Self { transaction: self.transaction, ..Self::over(db).await }
+    }
+
+    async fn over(db: Db) -> Self {
         let random = Random::seeded(7);
         let clock = Clock::manual(1_700_000_000_000);
         let key = ServerKey::load(&db, &random, server_name!("localhost")).await.unwrap();

@@ -20,6 +20,7 @@ use super::{Form, SlidingError, lists::Matching, response::List, state::Required
 use crate::{
     rooms::record::Membership,
     storage::intern::{RoomNumber, UserNumber},
+    sync::response::Counts,
 };
 
 /// How many connections are kept; the least used ones are forgotten first.
@@ -76,6 +77,8 @@ pub(super) struct SentRoom {
     pub(super) came_in: bool,
     /// Whose member events it has got because they matter.
     pub(super) members: BTreeSet<String>,
+    /// What the user had not read, as it was told.
+    pub(super) unread: Option<Counts>,
 }
 
 impl Connections {

@@ -306,10 +306,12 @@ impl Sliding {
         for entry in &entries {
             let Some(wanted) = wanted.get(&entry.number) else { continue };
             if let Some(Sent { id, room, state: sent }) = reader.room(entry, wanted).await? {
-                if room.common.initial {
-                    initial.insert(entry.number);
+                if let Some(room) = room {
+                    if room.common.initial {
+                        initial.insert(entry.number);
+                    }
+                    rooms.insert(id, room);
                 }
-                rooms.insert(id, room);
                 new.rooms.insert(entry.number, Arc::new(sent));
             }
         }

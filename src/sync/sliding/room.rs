@@ -54,7 +54,8 @@ pub(super) struct Reader<'a> {
 /// A room as it is sent, and what the client has of it then.
 pub(super) struct Sent {
     pub(super) id: OwnedRoomId,
-    pub(super) room: RoomResponse,
+    /// None if there is nothing to tell up to there.
+    pub(super) room: Option<RoomResponse>,
     pub(super) state: SentRoom,
 }
 
@@ -80,8 +81,10 @@ impl Reader<'_> {
         let sent =
             if is_seen { self.seen(entry, wanted).await? } else { self.stripped(entry).await? };
         Ok(sent.map(|mut sent| {
-            sent.room.membership = Some(entry.membership);
-            sent.room.lists = wanted.lists.iter().map(|name| (*name).to_owned()).collect();
+            if let Some(room) = &mut sent.room {
+                room.membership = Some(entry.membership);
+                room.lists = wanted.lists.iter().map(|name| (*name).to_owned()).collect();
+            }
             sent
         }))
     }
@@ -127,8 +130,9 @@ impl Reader<'_> {
             direct,
             came_in: false,
             members: BTreeSet::new(),
+            unread: None,
         };
-        Ok(Some(Sent { id, room, state: sent }))
+        Ok(Some(Sent { id, room: Some(room), state: sent }))
     }
 
     /// A room of whose timeline the user may see something: all of it, or up to their leaving.
@@ -156,8 +160,12 @@ impl Reader<'_> {
             && added.is_empty()
             && before
                 .is_some_and(|sent| sent.direct == direct && sent.membership == entry.membership);
+        // What was read changes the counts, on another device too.
+        let was_read = !entry.is_gone()
+            && before
+                .is_some_and(|sent| self.sync.receipts.may_have_changed(entry.number, sent.upto));
         // Most rooms of most syncs: nothing happened, and memory knows it.
-        if as_before && before.is_some_and(|sent| last <= sent.upto) {
+        if as_before && !was_read && before.is_some_and(|sent| last <= sent.upto) {
             return Ok(None);
         }
         let room = rooms.numbered(entry.number).await?;
@@ -173,8 +181,19 @@ impl Reader<'_> {
             None => StateChanges::default(),
         };
         // An event on its way to the disk is known of before it can be told of.
-        if as_before && timeline.is_empty() && changes.is_empty() && !stretch.limited {
-            return Ok(None);
+        if as_before
+            && timeline.is_empty()
+            && changes.is_empty()
+            && !stretch.limited
+            && let Some(before) = before
+        {
+            if !was_read {
+                return Ok(None);
+            }
+            if before.unread == Some(self.unread(&room, entry).await?) {
+                let state = SentRoom { upto, ..before.clone() };
+                return Ok(Some(Sent { id: room.id.clone(), room: None, state }));
+            }
         }
         let mut response = RoomResponse { expanded_timeline: expanded, ..RoomResponse::default() };
         self.describe(&mut response, &room, entry, before, &changes).await?;
@@ -209,8 +228,9 @@ impl Reader<'_> {
             direct,
             came_in: true,
             members,
+            unread: response.common.unread,
         };
-        Ok(Some(Sent { id: room.id.clone(), room: response, state: sent }))
+        Ok(Some(Sent { id: room.id.clone(), room: Some(response), state: sent }))
     }
 
     /// Up to which stream position the user may know of the room.

@@ -1,4 +1,4 @@
-//! Devices that sync at random moments end up with what the server holds: account data, receipts,
+//! Devices that sync at random moments, before and after the server crashes, end up with what the server holds: account data, receipts,
 //! unread counts, who types, whose keys to fetch again, and each message sent to them once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,6 +196,7 @@ impl Model {
                 let to_device = &self.world.sync.e2ee.to_device;
                 to_device.send(&session, "m.x", transaction, &delivery).await.unwrap();
             }
+            11 if number.is_multiple_of(3) => self.restart().await,
             10 if who == 0 => {
                 self.world.topic(&session, &room_id, &format!("topic {number}")).await;
             }
@@ -203,6 +204,17 @@ impl Model {
                 let device = self.random.random_range(0..self.devices.len());
                 self.sync(device).await;
             }
+        }
+    }
+
+    /// The server stops in the middle of everything, and goes on from what is on its disk. Who typed
+    /// is forgotten.
+    async fn restart(&mut self) {
+        let old = std::mem::replace(&mut self.world, World::new().await);
+        self.world = old.restarted().await;
+        self.data = AccountData::new(self.world.db.clone());
+        for device in &mut self.devices {
+            device.view.typing.clear();
         }
     }
 
