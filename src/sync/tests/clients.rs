@@ -249,7 +249,7 @@ fn counted(counts: &Value) -> (u64, u64) {
 }
 
 fn encoded(filter: &Value) -> String {
-    filter.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+    url::form_urlencoded::byte_serialize(filter.to_string().as_bytes()).collect()
 }
 
 impl Model {
