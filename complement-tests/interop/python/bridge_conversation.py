@@ -231,7 +231,7 @@ async def converse(directory):
     # And the homeserver's memory of devices, keys and one-time keys is whole.
     await exchange(3)
     assert alice.messages == expected, f"{alice.messages}\nexpected {expected}"
-    assert not network.unacknowledged, network.unacknowledged
+    await network.until("knows that all of it was sent", lambda self: not self.unacknowledged)
     network.check()
     alice.task.cancel()
     await alice.client.close()
