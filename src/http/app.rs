@@ -11,7 +11,10 @@ use axum::{
 };
 use futures::FutureExt as _;
 use http::{HeaderMap, Method, StatusCode, header};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tower::ServiceExt as _;
 use tower_http::{
     CompressionLevel,
@@ -48,6 +51,8 @@ struct Shared {
     limits: Limits,
     stopping: Stopping,
     measure: bool,
+    /// How many requests may go on without the client, and so without a connection that counts.
+    changing: Arc<Semaphore>,
 }
 
 impl App {
@@ -74,6 +79,7 @@ impl App {
             shared: Arc::new(Shared {
                 trusted: config.proxies.trusted.clone(),
                 ids: RequestIds::new(),
+                changing: Arc::new(Semaphore::new(limits.connections)),
                 limits,
                 stopping,
                 measure: config.metrics.address.is_some(),
@@ -162,10 +168,19 @@ impl App {
         // in storage.
         let answer = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
         let answered = if changes {
-            let answer = tokio::spawn(answer.in_current_span());
-            timeout(within, answer)
-                .await
-                .map(|ended| ended.unwrap_or_else(|lost| Err(Box::new(lost))))
+            let places = Arc::clone(&self.shared.changing);
+            let carried_out = async move {
+                // Never closed. It is held to the end, which may come after the client went.
+                let place = places.acquire_owned().await;
+                let answer = async move {
+                    let answer = answer.await;
+                    drop(place);
+                    answer
+                };
+                let ended = tokio::spawn(answer.in_current_span()).await;
+                ended.unwrap_or_else(|lost| Err(Box::new(lost)))
+            };
+            timeout(within, carried_out).await
         } else {
             timeout(within, answer).await
         };

@@ -115,6 +115,35 @@ async fn what_changes_something_goes_on_without_the_client() {
 }
 
 #[tokio::test]
+async fn what_goes_on_without_clients_is_bounded() {
+    let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (entered, leave) = (Arc::clone(&entered), Arc::clone(&leave));
+        move || async move {
+            entered.notify_one();
+            leave.notified().await;
+        }
+    };
+    let router = Router::new().route("/change", post(handler)).route("/read", get(|| async {}));
+    let server = Setup::new(router).limits(|limits| limits.connections = 1).start().await;
+    let first = tokio::spawn(client().post(server.url("/change")).send());
+    within(entered.notified()).await;
+    first.abort();
+    // Its connection is free again, its place is not.
+    let read = within(client().get(server.url("/read")).send()).await.unwrap();
+    assert_eq!(read.status(), 200);
+    drop(read);
+    let second = tokio::spawn(client().post(server.url("/change")).send());
+    let early = tokio::time::timeout(Duration::from_millis(200), entered.notified()).await;
+    assert!(early.is_err(), "it runs beside the first");
+    leave.notify_one();
+    within(entered.notified()).await;
+    leave.notify_one();
+    assert_eq!(within(second).await.unwrap().unwrap().status(), 200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_only_reads_ends_with_the_client() {
     struct Told(Arc<Notify>);
     impl Drop for Told {
