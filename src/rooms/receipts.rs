@@ -36,9 +36,7 @@ use crate::{
 pub(crate) struct Receipts {
     db: Db,
     clock: Clock,
-    /// The position of a room's latest receipt, if there was one since the start: most syncs need
-    /// not look any further.
-    latest: Arc<Mutex<HashMap<RoomNumber, u64>>>,
+    latest: Arc<Mutex<Latest>>,
     started_at: u64,
     /// Which application services a room concerns.
     audiences: Arc<OnceLock<Audiences>>,
@@ -46,6 +44,16 @@ pub(crate) struct Receipts {
     read: Arc<OnceLock<WhoRead>>,
     /// None: senders are not told of deliveries.
     deliveries: Option<Arc<Deliveries>>,
+}
+
+/// The positions of the latest receipts since the start: most syncs need not look any further.
+#[derive(Default)]
+struct Latest {
+    /// Of those that say what was read.
+    read: HashMap<RoomNumber, u64>,
+    /// Of those that say what was delivered, in any room, by the sender of the messages: the others
+    /// in the room have nothing to do with them.
+    delivered: HashMap<UserNumber, u64>,
 }
 
 /// Which application services a room concerns, and the room's ID; none if there are no services.
@@ -82,9 +90,17 @@ impl ReceiptSlot {
     /// sent what was delivered.
     fn is_for(&self, reader: UserNumber) -> bool {
         match self.kind.as_str() {
-            DELIVERED => self.thread == reader.0.to_string(),
+            DELIVERED => self.delivered_to() == Some(reader),
             kind => kind != ReceiptType::ReadPrivate.as_str() || self.user == reader.0,
         }
+    }
+
+    /// Whose messages were delivered, if it is about that.
+    fn delivered_to(&self) -> Option<UserNumber> {
+        if self.kind != DELIVERED {
+            return None;
+        }
+        self.thread.parse().ok().map(UserNumber)
     }
 
     /// The thread it is about; none if it is about no certain one.
@@ -206,7 +222,12 @@ impl Receipts {
             ts: self.clock.now(),
             position: position.value(),
         };
-        self.latest.lock().insert(room, position.value());
+        let mut latest = self.latest.lock();
+        match slot.delivered_to() {
+            Some(sender) => latest.delivered.insert(sender, position.value()),
+            None => latest.read.insert(room, position.value()),
+        };
+        drop(latest);
         if let Some(old) = old {
             RECEIPT_CHANGES.delete(batch, &(room, old.position));
         }
@@ -250,15 +271,23 @@ impl Receipts {
         Ok(())
     }
 
-    /// Whether there may be receipts in `room` after `since`: memory knows if there are none.
-    pub(crate) fn may_have_changed(&self, room: RoomNumber, since: u64) -> bool {
-        self.last_position(room) > since
+    /// Whether there may be receipts in `room` after `since` that `reader` sees: memory knows if
+    /// there are none.
+    pub(crate) fn may_have_changed(
+        &self,
+        room: RoomNumber,
+        reader: UserNumber,
+        since: u64,
+    ) -> bool {
+        let latest = self.latest.lock();
+        let last = latest.read.get(&room).max(latest.delivered.get(&reader)).copied();
+        last.unwrap_or_default().max(self.started_at) > since
     }
 
-    /// The stream position of the last receipt in `room`, or a later one: of rooms without receipts
-    /// since the start, that of the start.
-    pub(crate) fn last_position(&self, room: RoomNumber) -> u64 {
-        self.latest.lock().get(&room).copied().unwrap_or(self.started_at)
+    /// The stream position of the last receipt in `room` that says what somebody read, or a later
+    /// one: of rooms without receipts since the start, that of the start.
+    pub(crate) fn last_read(&self, room: RoomNumber) -> u64 {
+        self.latest.lock().read.get(&room).copied().unwrap_or(self.started_at)
     }
 
     /// The receipts of `room` that changed after `since`, up to `until`, as `reader` may see them:
@@ -271,7 +300,7 @@ impl Receipts {
         since: u64,
         until: u64,
     ) -> Result<Vec<(ReceiptSlot, Receipt)>, StorageError> {
-        if !self.may_have_changed(room, since) {
+        if !self.may_have_changed(room, reader, since) {
             return Ok(Vec::new());
         }
         let range = Range::prefix(&(room,)).after(&(room, since)).before(&(room, until + 1));
@@ -334,6 +363,26 @@ mod tests {
         receipts.set(ROOM, ALICE, &ReceiptType::ReadPrivate, "", &up_to(1), &[]).await.unwrap();
         assert_eq!(seen_by(&receipts, BOB).await, Vec::<OwnedEventId>::new());
         assert_eq!(seen_by(&receipts, ALICE).await, vec![owned_event_id!("$one")]);
+    }
+
+    #[tokio::test]
+    async fn what_was_delivered_is_news_to_the_sender_only() {
+        let db = Db::in_memory().await;
+        let receipts = Receipts::new(db.clone(), Clock::manual(1));
+        let before = db.visible_position();
+        let thread = ALICE.0.to_string();
+        let slot = ReceiptSlot { user: BOB.0, kind: DELIVERED.to_owned(), thread };
+        let mut batch = Batch::unsynced();
+        receipts.write(&mut batch, ROOM, slot, &up_to(1), None).await.unwrap();
+        batch.wake_in(ROOM, [ALICE]);
+        db.commit(batch).await.unwrap();
+        assert!(receipts.may_have_changed(ROOM, ALICE, before));
+        assert!(!receipts.may_have_changed(ROOM, BOB, before), "nothing is read for him");
+        assert_eq!(receipts.last_read(ROOM), before, "and nothing is counted anew");
+        assert_eq!(seen_by(&receipts, ALICE).await, vec![owned_event_id!("$one")]);
+        // Who is told of something else is not told of that.
+        receipts.set(ROOM, BOB, &ReceiptType::Read, "", &up_to(2), &[]).await.unwrap();
+        assert_eq!(seen_by(&receipts, BOB).await, vec![owned_event_id!("$two")]);
     }
 
     #[tokio::test]

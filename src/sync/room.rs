@@ -101,7 +101,7 @@ impl RoomReader<'_> {
         let Session { user, user_id, .. } = self.session;
         let member = self.user_room.position;
         let unread = &self.sync.unread;
-        let receipts = Some(self.sync.receipts.last_position(self.room.number));
+        let receipts = Some(self.sync.receipts.last_read(self.room.number));
         let whose = Whose { user: *user, user_id, member, settled: self.settled, receipts };
         let tally = unread.count(self.at, &self.room, whose, self.until).await?;
         if self.request.filter.unread_by_thread {

@@ -353,7 +353,7 @@ impl Sync {
             && !request.full_state
             && account_data.is_empty()
             && self.rooms.last_position(number).await? <= since
-            && !self.receipts.may_have_changed(number, since)
+            && !self.receipts.may_have_changed(number, session.user, since)
             && self.typing.changed_since(number, since).is_none()
         {
             return Ok(());

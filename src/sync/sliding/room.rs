@@ -162,8 +162,7 @@ impl Reader<'_> {
                 .is_some_and(|sent| sent.direct == direct && sent.membership == entry.membership);
         // What was read changes the counts, on another device too.
         let was_read = !entry.is_gone()
-            && before
-                .is_some_and(|sent| self.sync.receipts.may_have_changed(entry.number, sent.upto));
+            && before.is_some_and(|sent| self.sync.receipts.last_read(entry.number) > sent.upto);
         // Most rooms of most syncs: nothing happened, and memory knows it.
         if as_before && !was_read && before.is_some_and(|sent| last <= sent.upto) {
             return Ok(None);
