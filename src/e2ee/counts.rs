@@ -56,7 +56,7 @@ impl Keys {
         let counts = Arc::new(self.read_counts(user, device_id).await?);
         shared.counts.insert(key.clone(), Arc::clone(&counts));
         if shared.changes.load(Ordering::Acquire) != before {
-            shared.counts.invalidate(&key);
+            shared.counts.remove(&key);
         }
         Ok(counts)
     }
@@ -76,7 +76,7 @@ impl Keys {
             return Ok(told);
         }
         let now = self.counts(user, device_id).await?;
-        Ok(self.shared.told.get_with(key, || now))
+        self.shared.told.get_or_insert_with(&key, || Ok(now))
     }
 
     /// Notes what a device is told.
@@ -113,7 +113,7 @@ impl Keys {
     ) {
         self.shared.changes.fetch_add(1, Ordering::AcqRel);
         for (user, device_id) in devices {
-            self.shared.counts.invalidate(&(user, device_id.to_owned()));
+            self.shared.counts.remove(&(user, device_id.to_owned()));
         }
     }
 }

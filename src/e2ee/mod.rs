@@ -32,8 +32,8 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use moka::sync::Cache;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
 
 pub(crate) use backup::{BackupVersion, Backups, NewKey, Part};
@@ -56,7 +56,7 @@ use crate::storage::{Db, intern::UserNumber};
 /// How often a change is tried again when another one was faster.
 const ATTEMPTS: usize = 16;
 /// Of how many devices the key counts are kept in memory.
-const CACHED_COUNTS: u64 = 100_000;
+const CACHED_COUNTS: usize = 100_000;
 
 /// What sync tells of this area.
 #[derive(Clone)]

@@ -109,13 +109,15 @@ impl Unread {
         user_id: &UserId,
     ) -> Result<Arc<CompiledRules>, RoomError> {
         let generation = Some(self.rules.generation());
-        let known = self.compiled.get(&user);
+        let known = self.memory.compiled.get(&user);
         if let Some(known) = known.filter(|known| known.generation == generation) {
             return Ok(known.rules);
         }
         // Not from a snapshot, which may be older than the number.
         let (position, rules) = self.rules_of(&self.db, user, user_id).await?;
-        self.compiled.insert(user, Known { generation, position, rules: Arc::clone(&rules) });
+        self.memory
+            .compiled
+            .insert(user, Known { generation, position, rules: Arc::clone(&rules) });
         Ok(rules)
     }
 
@@ -146,12 +148,14 @@ impl Unread {
     ) -> Result<(u64, Arc<CompiledRules>), RoomError> {
         let datum = ACCOUNT_DATA.get(at, &(user, GLOBAL, super::rules::PUSH_RULES_TYPE)).await?;
         let position = datum.as_ref().map_or(0, |datum| datum.position);
-        if let Some(known) = self.compiled.get(&user).filter(|known| known.position == position) {
+        if let Some(known) =
+            self.memory.compiled.get(&user).filter(|known| known.position == position)
+        {
             return Ok((position, known.rules));
         }
         let rules = Arc::new(CompiledRules::new(&self.rules.get(user, user_id).await?));
         let known = Known { generation: None, position, rules: Arc::clone(&rules) };
-        self.compiled.insert(user, known);
+        self.memory.compiled.insert(user, known);
         Ok((position, rules))
     }
 
@@ -163,11 +167,13 @@ impl Unread {
     ) -> Result<Arc<RoomContext>, RoomError> {
         let last = CURRENT_STATES.scan_back(at, &Range::prefix(&(room.number,)), 1).await?;
         let as_of = last.first().map_or(0, |((_, position), _)| *position);
-        if let Some(known) = self.contexts.get(&room.number).filter(|known| known.as_of == as_of) {
+        if let Some(known) =
+            self.memory.contexts.get(&room.number).filter(|known| known.as_of == as_of)
+        {
             return Ok(known);
         }
         let context = Arc::new(RoomContext::load(&self.rooms, at, room, as_of).await?);
-        self.contexts.insert(room.number, Arc::clone(&context));
+        self.memory.contexts.insert(room.number, Arc::clone(&context));
         Ok(context)
     }
 }

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use ruma::{OwnedEventId, OwnedUserId, UserId, events::receipt::ReceiptType};
 
 use super::{
@@ -39,15 +39,15 @@ use crate::{
 };
 
 /// Of how many (user, room) the counts are kept in memory.
-const MAX_TALLIES: u64 = 50_000;
+const MAX_TALLIES: usize = 50_000;
 /// How many events are kept taken apart.
-const MAX_EVENTS: u64 = 2_000;
+const MAX_EVENTS: usize = 2_000;
 /// Of how many users the rules are kept taken apart.
-const MAX_RULES: u64 = 5_000;
+const MAX_RULES: usize = 5_000;
 /// Of how many rooms it is kept what conditions ask of them.
-const MAX_CONTEXTS: u64 = 5_000;
+const MAX_CONTEXTS: usize = 5_000;
 /// Of how many (user, room) it is kept what counting depends on.
-const MAX_READERS: u64 = 20_000;
+const MAX_READERS: usize = 20_000;
 /// How many of the latest events are counted; more than these are not told apart.
 const MAX_COUNTED: usize = 20_000;
 /// Counts are written down when this many events were looked at for them.
@@ -61,6 +61,11 @@ pub(crate) struct Unread {
     pub(super) db: Db,
     pub(super) rooms: Rooms,
     pub(super) rules: PushRules,
+    pub(super) memory: Arc<Memory>,
+}
+
+/// What is kept in memory, since nothing is as often asked for.
+pub(super) struct Memory {
     tallies: Cache<(UserNumber, RoomNumber), Arc<Tally>>,
     pub(super) events: Cache<(RoomNumber, EventNumber), Arc<PushEvent>>,
     pub(super) compiled: Cache<UserNumber, Known>,
@@ -101,17 +106,15 @@ pub(super) struct Reader {
 impl Unread {
     /// Counts over these areas.
     pub(crate) fn new(db: Db, rooms: Rooms, rules: PushRules) -> Self {
-        Self {
-            db,
-            rooms,
-            rules,
+        let memory = Memory {
             tallies: Cache::new(MAX_TALLIES),
             events: Cache::new(MAX_EVENTS),
             compiled: Cache::new(MAX_RULES),
             contexts: Cache::new(MAX_CONTEXTS),
             readers: Cache::new(MAX_READERS),
             looks: look::looks(),
-        }
+        };
+        Self { db, rooms, rules, memory: Arc::new(memory) }
     }
 
     /// What a joined user has not read in a room, of what happened up to the stream position
@@ -128,14 +131,15 @@ impl Unread {
     ) -> Result<Arc<Tally>, RoomError> {
         let Whose { user, user_id, member, settled, receipts } = whose;
         let key = (user, room.number);
-        let known = self.tallies.get(&key);
+        let known = self.memory.tallies.get(&key);
         let unmoved = known.as_ref().filter(|known| receipts.is_some_and(|at| at <= known.until));
         let marks = match unmoved {
             Some(known) => known.marks.clone(),
             None => marks(at, room.number, user).await?,
         };
-        let reader = settled
-            .and_then(|settled| self.readers.get(&key).filter(|reader| reader.as_of >= settled));
+        let reader = settled.and_then(|settled| {
+            self.memory.readers.get(&key).filter(|reader| reader.as_of >= settled)
+        });
         let (rules_position, rules) = match &reader {
             Some(reader) => (reader.rules_position, Arc::clone(&reader.rules)),
             None => self.rules_of(at, user, user_id).await?,
@@ -164,7 +168,7 @@ impl Unread {
             reader.followed = threads.threads;
             let reader = Arc::new(reader);
             if settled.is_some() {
-                self.readers.insert(key, Arc::clone(&reader));
+                self.memory.readers.insert(key, Arc::clone(&reader));
             }
             reader
         };
@@ -194,7 +198,7 @@ impl Unread {
         }
         looked_at += self.extend(at, room, &reader, &mut tally, until).await?;
         let tally = Arc::new(tally);
-        self.tallies.insert(key, Arc::clone(&tally));
+        self.memory.tallies.insert(key, Arc::clone(&tally));
         if looked_at >= WRITE_AFTER {
             let mut batch = Batch::unsynced();
             UNREAD.put(&mut batch, &key, &Json(Tally::clone(&tally)));

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moka::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedEventId, api::Direction};
+use tokio::time::Instant;
 
 use super::{Unread, event::PushEvent};
 use crate::{
@@ -26,21 +27,33 @@ pub(super) const STEP: usize = 500;
 /// Events taken apart, by stream position.
 pub(super) type Looked = Vec<(u64, Arc<PushEvent>)>;
 
-/// What was looked at within the last moments: a window after one position and up to another.
-pub(super) type Looks = Cache<(RoomNumber, u64, u64), Arc<Looked>>;
+/// A window of a room's timeline: after one position and up to another.
+type Window = (RoomNumber, u64, u64);
+
+/// What was looked at within the last moments, and when.
+pub(super) type Looks = Cache<Window, (Instant, Arc<Looked>), ByEvents>;
 
 /// For how long a window is kept. What is redacted in it meanwhile is looked at again with the
 /// redaction, which lies behind it.
 const LOOK_FOR: Duration = Duration::from_secs(2);
 /// How many events of such windows are kept, about 20 bytes each.
 const MAX_LOOKED_AT: u64 = 50_000;
+/// About how many windows that are. There are at least a few hundred events in each part of the cache.
+const WINDOWS: usize = 500;
+
+/// A window counts with its events.
+#[derive(Clone)]
+pub(super) struct ByEvents;
+
+impl Weighter<Window, (Instant, Arc<Looked>)> for ByEvents {
+    fn weight(&self, _: &Window, (_, looked): &(Instant, Arc<Looked>)) -> u64 {
+        looked.len() as u64 + 5
+    }
+}
 
 /// An empty one.
 pub(super) fn looks() -> Looks {
-    let weigh = |_: &(RoomNumber, u64, u64), looked: &Arc<Looked>| {
-        u32::try_from(looked.len() + 5).unwrap_or(u32::MAX)
-    };
-    Cache::builder().weigher(weigh).max_capacity(MAX_LOOKED_AT).time_to_live(LOOK_FOR).build()
+    Cache::with_weighter(WINDOWS, MAX_LOOKED_AT, ByEvents)
 }
 
 /// Live events of a room's timeline, by position.
@@ -57,11 +70,13 @@ impl Unread {
         upto: u64,
     ) -> Result<Arc<Looked>, RoomError> {
         let key = (room.number, after, upto);
-        if let Some(looked) = self.looks.get(&key) {
+        if let Some((since, looked)) = self.memory.looks.get(&key)
+            && since.elapsed() < LOOK_FOR
+        {
             return Ok(looked);
         }
         let looked = Arc::new(self.look_back(at, room, after, upto, STEP).await?);
-        self.looks.insert(key, Arc::clone(&looked));
+        self.memory.looks.insert(key, (Instant::now(), Arc::clone(&looked)));
         Ok(looked)
     }
 
@@ -98,7 +113,7 @@ impl Unread {
     ) -> Result<Looked, RoomError> {
         let key = |number: &EventNumber| (room.number, *number);
         let mut known: Vec<Option<Arc<PushEvent>>> =
-            rows.iter().map(|(_, number)| self.events.get(&key(number))).collect();
+            rows.iter().map(|(_, number)| self.memory.events.get(&key(number))).collect();
         let missing: Vec<EventNumber> = rows
             .iter()
             .zip(&known)
@@ -110,7 +125,7 @@ impl Unread {
         for slot in known.iter_mut().filter(|slot| slot.is_none()) {
             let Some((number, Some(record))) = records.next() else { continue };
             let event = Arc::new(self.event(at, room, &record).await?);
-            self.events.insert(key(number), Arc::clone(&event));
+            self.memory.events.insert(key(number), Arc::clone(&event));
             *slot = Some(event);
             redacted.extend(record.redacts);
         }
@@ -119,7 +134,7 @@ impl Unread {
             let Some(record) = event_of(at, room.number, &target).await? else { continue };
             let event = Arc::new(self.event(at, room, &record).await?);
             if let Some((_, number)) = EVENT_IDS.get(at, &*target).await? {
-                self.events.insert((room.number, number), Arc::clone(&event));
+                self.memory.events.insert((room.number, number), Arc::clone(&event));
             }
             let same = |slot: &&mut Option<Arc<PushEvent>>| {
                 slot.as_ref().is_some_and(|old| old.event_id == target)

@@ -127,7 +127,7 @@ use state::States;
 use writer::{RoomWriter, Sender};
 
 /// Of how many rooms the last position is kept in memory, about 100 bytes each.
-const MAX_LAST_POSITIONS: u64 = 100_000;
+const MAX_LAST_POSITIONS: usize = 100_000;
 /// How many rooms can be joined through other servers at the same time.
 const MAX_JOINING: u64 = 1_000;
 /// Of how many users it is kept in memory whether the operator lets them do more or less.
@@ -156,7 +156,7 @@ struct Shared {
     profiles: Profiles,
     settings: Settings,
     loaded: Kept,
-    last_positions: Cache<RoomNumber, u64>,
+    last_positions: quick_cache::sync::Cache<RoomNumber, u64>,
     states: States,
     outbox_changed: tokio::sync::Notify,
     news: News,
@@ -197,7 +197,7 @@ impl Rooms {
             profiles,
             settings,
             loaded: Kept::new(memory_bytes / 2),
-            last_positions: Cache::new(MAX_LAST_POSITIONS),
+            last_positions: quick_cache::sync::Cache::new(MAX_LAST_POSITIONS),
             states: States::new(memory_bytes / 2),
             outbox_changed: tokio::sync::Notify::new(),
             news: News::default(),
@@ -332,7 +332,7 @@ impl Rooms {
         }
         let stored = room::stored_last_position(self.db(), room).await?;
         // What a writer noted in the meantime is newer.
-        Ok(self.shared.last_positions.entry(room).or_insert(stored).into_value())
+        self.shared.last_positions.get_or_insert_with(&room, || Ok(stored))
     }
 
     /// Keeps indexes whole and removes what is to go, for as long as it is polled.

@@ -7,7 +7,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use ruma::OwnedDeviceId;
 
 use super::{record::EventNumber, timeline_key::TimelineKey};
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Of how many sequences of responses it is known; the least used ones are forgotten first.
-const MAX_SEQUENCES: u64 = 5_000;
+const MAX_SEQUENCES: usize = 5_000;
 /// How many member events are known of one, about 20 bytes each. Beyond, it begins anew.
 const MAX_MEMBERS: usize = 256;
 
@@ -133,7 +133,6 @@ mod tests {
         for event in 0..2_560_i64 {
             send(&members, Some(event), event + 1, event.cast_unsigned());
         }
-        members.known.run_pending_tasks();
         let known: usize = members.known.iter().map(|(_, (_, events))| events.len()).sum();
         assert!((1..=MAX_MEMBERS).contains(&known), "{known}");
     }

@@ -1,6 +1,6 @@
 //! Short numbers for long identifiers. Tables hold the numbers; identifiers appear at the edge.
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedUserId};
 use tokio::sync::Mutex;
 
@@ -32,7 +32,7 @@ impl UserNumber {
 /// How many numbers are reserved at a time.
 const BLOCK: u64 = 1_000;
 /// How many identifiers are kept in memory, each way.
-const CACHED: u64 = 50_000;
+const CACHED: usize = 50_000;
 
 /// The numbers of one kind of identifier.
 pub(crate) struct Interner<I: 'static, N: 'static> {
@@ -171,7 +171,7 @@ where
             self.numbers.delete(&mut batch, &id);
             db.commit(batch).await?;
         }
-        self.to_number.invalidate(id);
+        self.to_number.remove(id);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use ruma::OwnedDeviceId;
 use tokio::sync::OnceCell;
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Of how many (user, room) it is kept, about 300 bytes each.
-const MAX_VIEWS: u64 = 50_000;
+const MAX_VIEWS: usize = 50_000;
 
 /// Whom the user of a response ignores, read once for all of its rooms.
 pub(super) type IgnoredOnce = OnceCell<Ignored>;

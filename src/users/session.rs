@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 
 use super::{
@@ -34,7 +34,7 @@ use crate::{
 /// How long an access token lives whose client can refresh it.
 pub(crate) const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 /// How many tokens are kept in memory.
-const CACHED_TOKENS: u64 = 50_000;
+const CACHED_TOKENS: usize = 50_000;
 /// The longest device ID.
 const MAX_DEVICE_ID_BYTES: usize = 255;
 /// The longest display name of a device; longer ones are cut.
@@ -281,7 +281,7 @@ impl Sessions {
             shared.known.insert(hash, Arc::clone(&known));
             // It may have been removed since it was read.
             if shared.removals.load(Ordering::Acquire) != removals {
-                shared.known.invalidate(&hash);
+                shared.known.remove(&hash);
             }
             return Ok(Some(known));
         }
@@ -297,7 +297,7 @@ impl Sessions {
         if !ended.0.is_empty() {
             self.shared.removals.fetch_add(1, Ordering::AcqRel);
             for hash in &ended.0 {
-                self.shared.known.invalidate(hash);
+                self.shared.known.remove(hash);
             }
         }
         Ok(())

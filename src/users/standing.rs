@@ -36,7 +36,7 @@ impl Sessions {
         let account = ACCOUNTS.get(self.db(), &user).await?;
         let standing = account.map_or_else(Standing::default, |Json(account)| (&account).into());
         // What was said in the meantime is newer.
-        Ok(known.entry(user).or_insert(standing).into_value())
+        known.get_or_insert_with(&user, || Ok(standing))
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
-use moka::sync::Cache;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use ruma::OwnedDeviceId;
 use tokio::time::sleep;
 
@@ -32,7 +33,7 @@ use crate::{
 pub(crate) const DELIVERED: &str = "dev.myelin.delivered";
 
 /// Of how many devices it is known what they were given.
-const MAX_DEVICES: u64 = 50_000;
+const MAX_DEVICES: usize = 50_000;
 /// How much of one device: what is beyond is not told.
 const MAX_PENDING: usize = 1_000;
 /// How many deliveries wait to be told of: what is beyond is not told.
@@ -101,7 +102,8 @@ impl Receipts {
             return;
         }
         let key = (session.user, session.device_id.clone());
-        let given = deliveries.given.get_with(key, Arc::default);
+        let Ok(given) =
+            deliveries.given.get_or_insert_with(&key, || Ok::<_, Infallible>(Arc::default()));
         let mut given = given.lock();
         for (sender, up_to) in last {
             if given.len() < MAX_PENDING || given.contains_key(&(room.number, sender)) {
