@@ -6,6 +6,7 @@ use super::{
     error::RoomError,
     partial::PartialRoom,
     record::{Membership, RoomRecord, UserRoom},
+    tail,
     whole::Whole,
     writer::{Added, MemberChange, RoomWriter, Shown, Transaction},
 };
@@ -43,10 +44,9 @@ impl RoomWriter {
         // Nothing waits from here on until the batch is queued.
         let mut affected = Vec::new();
         let mut last_position = None;
-        let (mut to_send, mut departed) = (false, false);
-        let mut only_messages = true;
+        let (mut to_send, mut departed, mut only_messages) = (false, false, true);
         let transaction = self.transaction.take();
-        let mut events = Vec::with_capacity(self.added.len());
+        let (mut events, mut timeline) = (Vec::new(), Vec::new());
         for (place, added) in std::mem::take(&mut self.added).into_iter().enumerate() {
             events.push((added.record.event_id.clone(), added.record.verdict()));
             affected.extend(added.members.iter().map(|member| member.user));
@@ -64,7 +64,7 @@ impl RoomWriter {
                     listeners.tell(&mut self.batch, place, (room.number, added.number), value);
                 }
             }
-            self.write(added, value, transaction.as_ref());
+            timeline.extend(self.write(added, value, transaction.as_ref()));
             if let Some(position) = position {
                 self.batch.hold(position);
             }
@@ -104,6 +104,7 @@ impl RoomWriter {
             rooms.shared.loaded.note(&room);
         }
         room.in_flight.fetch_add(1, Ordering::AcqRel);
+        room.tail.add(timeline);
         // The state of a very large room; the rows that make it visible come last.
         for part in self.batch.split_off_first() {
             drop(db.enqueue(part));
@@ -157,8 +158,13 @@ impl RoomWriter {
         self.batch.hold(position);
     }
 
-    /// The rows of one event.
-    fn write(&mut self, added: Added, position: u64, transaction: Option<&Transaction>) {
+    /// The rows of one event. Returns the one of the timeline.
+    fn write(
+        &mut self,
+        added: Added,
+        position: u64,
+        transaction: Option<&Transaction>,
+    ) -> Option<tail::Row> {
         let room = self.room.number;
         let Added { number, mut record, shown, missing, current, members, outbox } = added;
         let batch = &mut self.batch;
@@ -167,12 +173,14 @@ impl RoomWriter {
             record.backfill_key = Some(key);
         }
         EVENT_IDS.put(batch, &record.event_id, &(room, number));
+        let mut row = None;
         if shown != Shown::Nowhere {
             let key = record.timeline_key();
             if record.backfill_key.is_some() {
                 TIMELINE.require_absent(batch, &(room, key));
             }
             TIMELINE.put(batch, &(room, key), &number);
+            row = Some((key, number));
             if !missing.is_empty() {
                 GAPS.put(batch, &(room, key), &Json(missing));
             }
@@ -200,6 +208,7 @@ impl RoomWriter {
         for member in members {
             self.write_member(member, position);
         }
+        row
     }
 
     fn write_member(&mut self, member: MemberChange, position: u64) {

@@ -57,6 +57,7 @@ mod show;
 mod standing;
 mod state;
 pub(crate) mod subscriptions;
+mod tail;
 mod third_party;
 mod timeline;
 pub(crate) mod timeline_key;

@@ -25,6 +25,7 @@ use super::{
     partial::PartialRoom,
     record::{EventNumber, EventRecord, Membership, SharedEvent},
     state::{Ledger, State, stored_snapshot},
+    tail::Tail,
 };
 use crate::{
     appservice::registry::RoomAudience,
@@ -42,7 +43,7 @@ use crate::{
 /// How many state events of a room are kept once nothing is on its way to disk.
 const MAX_CACHED_STATE: usize = 64;
 /// What a room takes in memory besides what can be many, in bytes.
-const ROOM_BYTES: usize = 8 << 10;
+const ROOM_BYTES: usize = 10 << 10;
 /// What an event in a room's table takes, in bytes.
 const TABLE_EVENT_BYTES: usize = 600;
 /// How many rows one step of reading all members takes.
@@ -73,6 +74,8 @@ pub(crate) struct Room {
     /// From which stream position on which snapshot is its state, changes that are queued included;
     /// read when first needed.
     pub(super) current_since: Mutex<Option<(u64, SnapshotNumber)>>,
+    /// The end of its timeline, what is queued included.
+    pub(super) tail: Tail,
     /// A batch failed, or a change was given up half-way: what is here may never come true.
     pub(super) failed: AtomicBool,
     /// Batches that are queued and not done.
@@ -275,6 +278,7 @@ impl Room {
             servers: RwLock::default(),
             local_members: RwLock::new(Arc::new([])),
             current_since: Mutex::default(),
+            tail: Tail::default(),
             failed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             audience: RoomAudience::default(),

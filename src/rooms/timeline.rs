@@ -14,6 +14,7 @@ use super::{
     record::{EventNumber, EventRecord, SharedEvent},
     room::Room,
     show::Viewer,
+    tail,
     timeline_key::{Boundary, TimelineKey},
     visibility::Visibility,
 };
@@ -88,6 +89,9 @@ pub(super) struct Seen {
     edge: Option<Boundary>,
 }
 
+/// An event is not there.
+struct Missing;
+
 impl Rooms {
     /// The events of a room after the place `after` and up to `upto`, with their timeline keys; at
     /// most `limit`, from the start or the end of the range.
@@ -103,23 +107,53 @@ impl Rooms {
         limit: usize,
         direction: Direction,
     ) -> Result<Vec<(TimelineKey, EventNumber, SharedEvent)>, RoomError> {
+        let backward = direction == Direction::Backward;
+        if backward && let Some(rows) = room.tail.latest(after.0, upto.0, limit) {
+            if let Ok(events) = self.rows_events(at, room, rows).await? {
+                return Ok(events);
+            }
+            // One of them is gone, or came to nothing.
+            room.tail.forget();
+        }
         let range = Range::prefix(&(room.number,))
             .after(&(room.number, after.0))
             .upto(&(room.number, upto.0));
-        let rows = match direction {
-            Direction::Forward => TIMELINE.scan(at, &range, limit).await?,
-            Direction::Backward => TIMELINE.scan_back(at, &range, limit).await?,
+        let rows = if backward {
+            TIMELINE.scan_back(at, &range, limit).await?
+        } else {
+            TIMELINE.scan(at, &range, limit).await?
         };
+        let rows: Vec<tail::Row> = rows.into_iter().map(|((_, key), event)| (key, event)).collect();
+        let last = rows.first().map(|(key, _)| key.position());
+        if backward && last.is_some() && last == self.shared.last_positions.get(&room.number) {
+            // Whoever reads the end now is not the last one to.
+            self.read_tail(room).await?;
+        }
+        self.rows_events(at, room, rows)
+            .await?
+            .map_err(|_| RoomError::Corrupt { what: "a timeline names an unknown event" })
+    }
+
+    /// Keeps the end of a room's timeline in memory.
+    async fn read_tail(&self, room: &Room) -> Result<(), RoomError> {
+        let Some(unread) = room.tail.unread(&room.in_flight) else { return Ok(()) };
+        let range = Range::prefix(&(room.number,));
+        let rows = TIMELINE.scan_back(self.db(), &range, tail::READ).await?;
+        room.tail.keep(&unread, rows.into_iter().map(|((_, key), event)| (key, event)).collect());
+        Ok(())
+    }
+
+    /// The events that rows of a timeline name, if all of them are there.
+    async fn rows_events(
+        &self,
+        at: &impl Read,
+        room: &Room,
+        rows: Vec<tail::Row>,
+    ) -> Result<Result<Vec<(TimelineKey, EventNumber, SharedEvent)>, Missing>, RoomError> {
         let numbers: Vec<EventNumber> = rows.iter().map(|(_, event)| *event).collect();
         let records = shared_events(at, room.number, &numbers).await?;
-        rows.iter()
-            .zip(records)
-            .map(|(((_, key), number), record)| {
-                let record = record
-                    .ok_or(RoomError::Corrupt { what: "a timeline names an unknown event" })?;
-                Ok((*key, *number, record))
-            })
-            .collect()
+        let found = rows.into_iter().zip(records);
+        Ok(found.map(|((key, number), record)| Ok((key, number, record.ok_or(Missing)?))).collect())
     }
 
     /// A page of a room's timeline: the events that the user may see and asked for.
