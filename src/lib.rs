@@ -30,6 +30,10 @@ pub fn run() -> std::process::ExitCode {
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
+pub use api::bench as request_bench;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
 pub use storage::bench;
 
 #[cfg(feature = "bench")]

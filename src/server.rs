@@ -366,7 +366,7 @@ impl Server {
     }
 
     /// Its rooms.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn rooms(&self) -> &Rooms {
         &self.areas.0.rooms
     }

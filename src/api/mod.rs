@@ -1,6 +1,8 @@
 //! HTTP in, domain call, HTTP out: who is asking, which endpoint, which error.
 
 pub(crate) mod admin;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod extract;

@@ -13,7 +13,7 @@ mod verify;
 
 #[cfg(test)]
 mod media_tests;
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

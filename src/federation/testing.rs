@@ -1,5 +1,6 @@
 //! A network in memory, for tests with several servers in one process.
 
+#[cfg(test)]
 pub(crate) mod faults;
 
 use std::{collections::HashMap, sync::Arc};
@@ -39,11 +40,13 @@ impl Network {
     }
 
     /// From now on requests get lost whose paths begin so, or none.
+    #[cfg(test)]
     pub(crate) fn lose(&self, path: Option<&str>) {
         self.shared.lock().lost = path.map(ToOwned::to_owned);
     }
 
     /// How many requests to `server` had a path that begins so.
+    #[cfg(test)]
     pub(crate) fn count(&self, server: &ServerName, path: &str) -> usize {
         let shared = self.shared.lock();
         let is_one =
