@@ -141,7 +141,7 @@ pub(crate) struct Federation {
 
 impl Default for Federation {
     fn default() -> Self {
-        Self { enabled: true, trusted_key_servers: Vec::new(), faster_joins: false }
+        Self { enabled: true, trusted_key_servers: Vec::new(), faster_joins: true }
     }
 }
 

@@ -2,6 +2,7 @@
 //! take in, in any order. Signatures are the network's affair and not looked at here.
 
 mod collection;
+mod ends;
 mod gaps;
 
 use std::{

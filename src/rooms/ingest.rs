@@ -21,7 +21,7 @@ use super::{
 };
 use crate::storage::{
     intern::UserNumber,
-    schema::{AUTH_EVENTS, BACKWARD_EXTREMITIES, EVENT_IDS, EVENTS},
+    schema::{AUTH_EVENTS, BACKWARD_EXTREMITIES, EVENT_IDS, EVENTS, SUCCEEDED},
 };
 
 /// How many rejected and soft-failed events are looked behind for the accepted ones before them.
@@ -187,7 +187,10 @@ impl Rooms {
         let mut next = 0;
         while next < sorted.len() {
             let attempt = || async {
-                let mut writer = RoomWriter::new(self, Arc::clone(room)).await?;
+                // One that is about to be joined is not here yet. One that failed was loaded again.
+                let here = self.loaded(room.number).await?;
+                let room = here.unwrap_or_else(|| Arc::clone(room));
+                let mut writer = RoomWriter::new(self, room).await?;
                 let mut missing = Vec::new();
                 let (mut bytes, mut at) = (0, next);
                 while let Some(pdu) = sorted.get(at).filter(|_| bytes < OUTLIERS_BYTES) {
@@ -447,25 +450,24 @@ impl RoomWriter {
             self.graph.next = EventNumber(number.0 + 1);
             self.note_states(number, before, &after);
         }
-        for id in &missing_prev {
-            BACKWARD_EXTREMITIES.put(&mut self.batch, &(self.room.number, id), &());
-        }
+        let is_succeeded = self.note_missing(pdu, verdict, &missing_prev).await?;
         let (mut current, mut members) = (None, Vec::new());
-        let backward = (self.room.number, &*pdu.event_id);
-        let is_referred_to = BACKWARD_EXTREMITIES.contains(self.rooms.db(), &backward).await?;
-        if is_referred_to {
-            BACKWARD_EXTREMITIES.delete(&mut self.batch, &backward);
-        }
         if verdict == Verdict::Accepted && is_live {
             let removed = if self.joining {
                 self.graph.extremities.iter().map(|tip| tip.number).collect()
             } else {
-                self.behind(parents).await?
+                let (behind, missing) = self.behind(parents).await?;
+                for id in &missing {
+                    SUCCEEDED.put(&mut self.batch, &(self.room.number, id), &());
+                }
+                behind
             };
             let (event_id, depth) = (pdu.event_id.clone(), pdu.depth);
             let tip = Extremity { number, event_id, depth, after: after.clone() };
-            // What accepted events refer to already is no end of the graph.
-            let tip = Some(tip).filter(|_| !is_referred_to);
+            // Where IDs are chosen, events may come after each other in a circle: one end stays.
+            let others_stay =
+                self.graph.extremities.iter().any(|old| !removed.contains(&old.number));
+            let tip = Some(tip).filter(|_| !(is_succeeded && others_stay));
             (current, members) = self.extend(tip, &removed).await?;
         }
         if verdict == Verdict::Accepted {
@@ -573,10 +575,39 @@ impl RoomWriter {
         Ok(pdu.record(db.users().intern(db, &*pdu.sender).await?, verdict))
     }
 
+    /// Notes what is missing before an event, and that it is no longer missing itself. Whether an
+    /// accepted event comes after it already: it is no end of the graph then. What only refused
+    /// events refer to is one, or else anybody who has such an event refused takes the ends away.
+    async fn note_missing(
+        &mut self,
+        pdu: &Pdu,
+        verdict: Verdict,
+        missing: &[OwnedEventId],
+    ) -> Result<bool, RoomError> {
+        let room = self.room.number;
+        let place = (room, &*pdu.event_id);
+        let mut is_succeeded = false;
+        if BACKWARD_EXTREMITIES.contains(self.rooms.db(), &place).await? {
+            BACKWARD_EXTREMITIES.delete(&mut self.batch, &place);
+            is_succeeded = SUCCEEDED.contains(self.rooms.db(), &place).await?;
+            SUCCEEDED.delete(&mut self.batch, &place);
+        }
+        for id in missing {
+            BACKWARD_EXTREMITIES.put(&mut self.batch, &(room, id), &());
+            if is_succeeded || verdict == Verdict::Accepted {
+                SUCCEEDED.put(&mut self.batch, &(room, id), &());
+            }
+        }
+        Ok(is_succeeded)
+    }
+
     /// The extremities that an accepted event takes the place of: its parents, and where those are
-    /// rejected or soft-failed, what is behind them.
-    async fn behind(&self, parents: &[Known]) -> Result<Vec<EventNumber>, RoomError> {
-        let mut found = Vec::new();
+    /// rejected or soft-failed, what is behind them. Also what is missing behind those.
+    async fn behind(
+        &self,
+        parents: &[Known],
+    ) -> Result<(Vec<EventNumber>, Vec<OwnedEventId>), RoomError> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         let mut next: Vec<Known> = parents.to_vec();
         while let Some(parent) = next.pop() {
@@ -588,10 +619,15 @@ impl RoomWriter {
                 continue;
             }
             for id in parent.prev_events.into_iter().flatten() {
-                next.extend(self.known(&id).await?);
+                let known = self.known(&id).await?;
+                let is_placed = known.as_ref().is_some_and(|one| one.verdict != Verdict::Outlier);
+                next.extend(known);
+                if !is_placed && missing.len() < MAX_BEHIND {
+                    missing.push(id);
+                }
             }
         }
-        Ok(found)
+        Ok((found, missing))
     }
 
     /// Stores an event that others refer to. The auth events that it lacks; it is not stored then.

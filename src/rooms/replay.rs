@@ -243,6 +243,9 @@ impl Replay<'_> {
             let states = self.rooms.event_state(&self.at, *room, *number).await?;
             maps.push(self.map(states.after).await?);
         }
+        if tips.is_empty() && self.found.events > 0 {
+            self.found.note("the graph has no end".to_owned());
+        }
         let expected = self.resolve(&maps).await?;
         let current = match stored_snapshot(&self.at, self.room.number, u64::MAX).await? {
             Some(id) => self.map(id).await?,

@@ -30,7 +30,7 @@ use crate::storage::{
     intern::UserNumber,
     schema::{
         AUTH_EVENTS, DEVICE_LIST_OUTBOX, EVENT_IDS, EVENT_STATES, EVENTS, FORWARD_EXTREMITIES,
-        FORWARDED, GAPS, OUTBOX, REFUSED_EVENTS, ROOM_HEADS, ROOM_SERVERS, TIMELINE,
+        FORWARDED, GAPS, OUTBOX, REFUSED_EVENTS, ROOM_HEADS, ROOM_SERVERS, SUCCEEDED, TIMELINE,
     },
 };
 
@@ -161,6 +161,7 @@ impl RoomWriter {
             again.insert(pdu.event_id.clone(), judged);
         }
         self.keep_implied_states(&past, &again).await?;
+        self.keep_succession(&past, &again).await?;
         self.put_tips(tips);
         let states = self.graph.extremities.iter().map(|tip| tip.after.clone()).collect();
         let current = self.resolve(states).await?;
@@ -191,6 +192,8 @@ impl RoomWriter {
         }
         // What was noted for the next event is of the partial state.
         self.graph.pointer = SnapshotNumber(0);
+        // One number is left out: what builds on this change must not fit what was before it.
+        self.graph.next = EventNumber(self.graph.next.0 + 1);
         self.whole = Some(Whole { partial, current: snapshot, members, events, devices });
         Ok(Ok(()))
     }
@@ -386,6 +389,35 @@ impl RoomWriter {
             let old = self.rooms.event_state(&db, room, one.number).await?.after;
             let states = EventState { before: old, after: old };
             EVENT_STATES.put(&mut self.batch, &(room, next), &states);
+        }
+        Ok(())
+    }
+
+    /// Notes after which missing events accepted ones come now that some have another verdict.
+    async fn keep_succession(
+        &mut self,
+        past: &[Past],
+        again: &BTreeMap<OwnedEventId, Again>,
+    ) -> Result<(), RoomError> {
+        let (mut cited, mut new, mut old) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for one in past {
+            let was = one.record.verdict() == Verdict::Accepted;
+            let is = again.get(&one.pdu.event_id).map(|one| one.verdict == Verdict::Accepted);
+            match (was, is.unwrap_or_default()) {
+                (true, true) => cited.extend(&one.pdu.prev_events),
+                (false, true) => new.extend(&one.pdu.prev_events),
+                (true, false) => old.extend(&one.pdu.prev_events),
+                (false, false) => {}
+            }
+        }
+        for id in &old {
+            if !cited.contains(id) && !new.contains(id) {
+                SUCCEEDED.delete(&mut self.batch, &(self.room.number, &***id));
+            }
+        }
+        let new: Vec<OwnedEventId> = new.into_iter().cloned().collect();
+        for id in self.rooms.unplaced_events(&self.room, &new).await? {
+            SUCCEEDED.put(&mut self.batch, &(self.room.number, &id), &());
         }
         Ok(())
     }

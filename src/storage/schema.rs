@@ -165,6 +165,9 @@ tables! {
     /// Events that events of the room refer to and that are not here, or as outliers only.
     BACKWARD_EXTREMITIES = BackwardExtremities "backward_extremities" [Layout::NUMBERS.prefix(8)]:
         (RoomNumber, OwnedEventId) => ();
+    /// Those of them that an accepted event comes after, directly or by way of others that were not
+    /// accepted: they are no ends of the graph when they come.
+    SUCCEEDED = Succeeded "succeeded" [Layout::NUMBERS.prefix(8)]: (RoomNumber, OwnedEventId) => ();
     /// Those of them that an event of the timeline refers to, by that one's place: before it there is
     /// a gap as long as one of them is missing.
     GAPS = Gaps "gaps" [Layout::NUMBERS.prefix(8)]: (RoomNumber, TimelineKey) => Json<Vec<OwnedEventId>>;

@@ -35,7 +35,6 @@ pub fn trusting(config: Config) -> Config {
     config
         .with("outgoing.ca_certificates", vec![tls::authority_file()])
         .with("outgoing.allow_private_addresses", true)
-        .with("federation.faster_joins", true)
 }
 
 /// A request that a peer got.

@@ -42,7 +42,6 @@ const LIMITS: Limits = Limits { timeout: Duration::from_secs(5), max_bytes: 1 <<
 fn config(name: &str) -> crate::config::Config {
     let mut config = open_config();
     config.server_name = OwnedServerName::try_from(name).unwrap();
-    config.federation.faster_joins = true;
     config
 }
 

@@ -19,7 +19,7 @@ use crate::{
     },
     storage::{
         Batch, Json, Range,
-        schema::{BACKWARD_EXTREMITIES, ROOM_PURGES, ROOMS, TIMESTAMPS},
+        schema::{BACKWARD_EXTREMITIES, ROOM_PURGES, ROOMS, SUCCEEDED, TIMESTAMPS},
     },
 };
 
@@ -135,6 +135,7 @@ impl Rooms {
             BACKWARD_EXTREMITIES.scan(self.db(), &Range::prefix(&(number,)), STEP).await?
         {
             BACKWARD_EXTREMITIES.delete(&mut batch, &key);
+            SUCCEEDED.delete(&mut batch, &key);
         }
         self.db().commit(batch).await?;
         Ok(removed)

@@ -90,9 +90,7 @@ impl World {
         let clock = Clock::of_runtime(START_MS);
         let mut members = Vec::new();
         for number in 0..SERVERS {
-            let mut config = config(&format!("s{number}.example"));
-            // In such weather they still put somebody out now and then (seed 11, one run of three).
-            config.federation.faster_joins = false;
+            let config = config(&format!("s{number}.example"));
             let link = weather.link(&config.server_name);
             let (db, number) = (Db::in_memory().await, number as u64);
             let server =
