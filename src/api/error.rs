@@ -708,7 +708,9 @@ impl From<FilterError> for ApiError {
     fn from(error: FilterError) -> Self {
         match &error {
             FilterError::UnknownEventFormat => Self::bad_json(&error),
-            FilterError::TooLarge => Self::new(ErrorKind::TooLarge, &error),
+            FilterError::TooLarge | FilterError::TooManyFields => {
+                Self::new(ErrorKind::TooLarge, &error)
+            }
             FilterError::TooMany => Self::forbidden(&error),
             FilterError::Storage(_) => Self::internal(&error),
         }

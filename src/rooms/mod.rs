@@ -19,6 +19,7 @@ pub(crate) mod directory;
 mod elsewhere;
 pub(crate) mod error;
 mod event;
+mod event_fields;
 pub(crate) mod filter;
 mod gaps;
 pub(crate) mod hierarchy;
@@ -86,6 +87,7 @@ pub(crate) use create::{DEFAULT_VERSION, NewRoom, Preset, SUPPORTED_VERSIONS};
 pub(crate) use elsewhere::{Child, Elsewhere, Told};
 pub(crate) use error::RoomError;
 pub(crate) use event::{Draft, content};
+pub(crate) use event_fields::EventFields;
 pub(crate) use filter::EventFilter;
 pub(crate) use media_references::are_known as media_are_known;
 pub(crate) use membership::Change;
@@ -101,7 +103,7 @@ pub(crate) use search::{
     Around, Field, Found, Group, Hit, Order, Place, SearchRequest, Surroundings,
 };
 pub(crate) use settings::Settings;
-pub(crate) use show::Viewer;
+pub(crate) use show::{EventForm, Viewer};
 pub(crate) use third_party::is_signed_with;
 pub(crate) use timeline::{Page, PageRequest};
 pub(crate) use timeline_key::Boundary;

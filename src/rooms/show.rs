@@ -4,13 +4,14 @@
 
 use std::collections::HashMap;
 
-use ruma::{OwnedDeviceId, RoomId};
+use ruma::{OwnedDeviceId, RoomId, room_version_rules::EventIdFormatVersion};
 use serde_json::value::RawValue;
 
 use super::{
     Rooms,
     error::RoomError,
     event::push_text,
+    event_fields::EventFields,
     record::{EventNumber, EventRecord, Membership, SharedEvent},
     relations::Frame,
     room::Room,
@@ -34,6 +35,19 @@ impl From<&Session> for Viewer {
     fn from(session: &Session) -> Self {
         Self { user: session.user, device: session.device_id.clone() }
     }
+}
+
+/// How events are written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EventForm {
+    /// With `room_id`: inside sync the room is known from where the event stands.
+    pub(crate) with_room_id: bool,
+    /// As they go to other servers, instead of what clients need of that. `unsigned` is added, and
+    /// their ID where the room version has it follow from the rest: they are not part of what was
+    /// hashed and signed.
+    pub(crate) federation: bool,
+    /// Nothing but this, if anything is named.
+    pub(crate) fields: Option<EventFields>,
 }
 
 /// What belongs to an event and is not in it.
@@ -75,6 +89,37 @@ impl<'a> Unsigned<'a> {
             ..Self::default()
         }
     }
+
+    /// Writes it as a property that follows others.
+    fn push(&self, out: &mut String) {
+        out.push_str(",\"unsigned\":{\"age\":");
+        out.push_str(&self.age_ms.to_string());
+        if let Some(relations) = self.relations {
+            out.push_str(",\"m.relations\":");
+            out.push_str(relations);
+        }
+        if let Some(membership) = self.membership {
+            out.push_str(",\"membership\":");
+            push_text(out, membership.as_str());
+        }
+        if let Some(content) = self.prev_content {
+            out.push_str(",\"prev_content\":");
+            out.push_str(content);
+        }
+        if let Some(redaction) = self.redacted_because {
+            out.push_str(",\"redacted_because\":");
+            out.push_str(redaction);
+        }
+        if let Some(id) = self.transaction_id {
+            out.push_str(",\"transaction_id\":");
+            push_text(out, id);
+        }
+        if let Some(id) = self.delay_id {
+            out.push_str(",\"org.matrix.msc4140.delay_id\":");
+            push_text(out, id);
+        }
+        out.push('}');
+    }
 }
 
 impl Rooms {
@@ -93,6 +138,23 @@ impl Rooms {
         events: &[SharedEvent],
         with_room_id: bool,
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let form = EventForm { with_room_id, ..EventForm::default() };
+        self.formed_events(at, viewer, room, visibility, events, &form).await
+    }
+
+    /// As [`Self::client_events`], in a form that the client chose.
+    ///
+    /// # Errors
+    /// [`RoomError::Storage`].
+    pub(crate) async fn formed_events(
+        &self,
+        at: &impl Read,
+        viewer: &Viewer,
+        room: &Room,
+        visibility: &Visibility,
+        events: &[SharedEvent],
+        form: &EventForm,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let mut related: Vec<EventNumber> = Vec::new();
         for event in events {
             related.extend(event.replaces);
@@ -109,14 +171,19 @@ impl Rooms {
         let now_ms = self.clock().now_ms();
         let frame = Frame { viewer, room, visibility, now_ms };
         let bundles = self.bundles(at, frame, events).await?;
-        let room_id = with_room_id.then_some(&*room.id);
+        let room_id = form.with_room_id.then_some(&*room.id);
         let redacts_in_content = room.rules.redaction.content_field_redacts;
+        let names_itself = room.rules.event_id_format == EventIdFormatVersion::V1;
         events
             .iter()
             .map(|event| {
                 let redaction = event.redacted_by.and_then(|by| related.get(&by)).map(|by| {
                     let unsigned = Unsigned { age_ms: age(by, now_ms), ..Unsigned::default() };
-                    splice(by, Some(&room.id), redacts_in_content, unsigned)
+                    if form.federation {
+                        splice_pdu(by, names_itself, unsigned)
+                    } else {
+                        splice(by, Some(&room.id), redacts_in_content, unsigned)
+                    }
                 });
                 let unsigned = Unsigned {
                     relations: bundles.get(&event.event_id).map(String::as_str),
@@ -127,7 +194,15 @@ impl Rooms {
                     redacted_because: redaction.as_deref(),
                     ..Unsigned::of(event, viewer, visibility, now_ms)
                 };
-                raw(splice(event, room_id, redacts_in_content, unsigned))
+                let json = if form.federation {
+                    splice_pdu(event, names_itself, unsigned)
+                } else {
+                    splice(event, room_id, redacts_in_content, unsigned)
+                };
+                match &form.fields {
+                    Some(fields) => raw(fields.of(&json).map_err(|_| CORRUPT)?),
+                    None => raw(json),
+                }
             })
             .collect()
     }
@@ -137,9 +212,29 @@ fn age(event: &EventRecord, now_ms: u64) -> u64 {
     now_ms.saturating_sub(event.origin_server_ts)
 }
 
+const CORRUPT: RoomError = RoomError::Corrupt { what: "the JSON of an event" };
+
 /// JSON that was put together here.
 pub(super) fn raw(json: String) -> Result<Box<RawValue>, RoomError> {
-    RawValue::from_string(json).map_err(|_| RoomError::Corrupt { what: "the JSON of an event" })
+    RawValue::from_string(json).map_err(|_| CORRUPT)
+}
+
+/// The event as it goes to other servers, with its ID, unless `names_itself`, and `unsigned`.
+fn splice_pdu(event: &EventRecord, names_itself: bool, unsigned: Unsigned<'_>) -> String {
+    let mut out = String::with_capacity(event.json.len() + 512);
+    out.push('{');
+    if !names_itself {
+        out.push_str("\"event_id\":");
+        push_text(&mut out, event.event_id.as_str());
+        out.push(',');
+    }
+    // No event is empty, so there is something between the braces.
+    out.push_str(
+        event.json.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(""),
+    );
+    unsigned.push(&mut out);
+    out.push('}');
+    out
 }
 
 /// The client form: `content` as it is stored, the rest from the header.
@@ -185,32 +280,7 @@ pub(super) fn splice(
     }
     out.push_str(",\"type\":");
     push_text(&mut out, &event.event_type);
-    out.push_str(",\"unsigned\":{\"age\":");
-    out.push_str(&unsigned.age_ms.to_string());
-    if let Some(relations) = unsigned.relations {
-        out.push_str(",\"m.relations\":");
-        out.push_str(relations);
-    }
-    if let Some(membership) = unsigned.membership {
-        out.push_str(",\"membership\":");
-        push_text(&mut out, membership.as_str());
-    }
-    if let Some(content) = unsigned.prev_content {
-        out.push_str(",\"prev_content\":");
-        out.push_str(content);
-    }
-    if let Some(redaction) = unsigned.redacted_because {
-        out.push_str(",\"redacted_because\":");
-        out.push_str(redaction);
-    }
-    if let Some(id) = unsigned.transaction_id {
-        out.push_str(",\"transaction_id\":");
-        push_text(&mut out, id);
-    }
-    if let Some(id) = unsigned.delay_id {
-        out.push_str(",\"org.matrix.msc4140.delay_id\":");
-        push_text(&mut out, id);
-    }
-    out.push_str("}}");
+    unsigned.push(&mut out);
+    out.push('}');
     out
 }

@@ -4,10 +4,10 @@
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::filter::{Filter, FilterDefinition, RoomEventFilter},
+    api::client::filter::{EventFormat, Filter, FilterDefinition, RoomEventFilter},
 };
 
-use crate::rooms::{EventFilter, filter::matches_pattern};
+use crate::rooms::{EventFields, EventFilter, EventForm, filter::matches_pattern};
 
 /// A client's filter, taken apart once for each request.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub(crate) struct SyncFilter {
     pub(super) presence: TypeFilter,
     presence_senders: UserList,
     pub(super) include_leave: bool,
+    /// How the events of timelines and states are written.
+    pub(super) form: EventForm,
     /// Unread counts of threads are told apart.
     pub(super) unread_by_thread: bool,
     rooms: RoomList,
@@ -61,6 +63,11 @@ impl From<FilterDefinition> for SyncFilter {
             },
             presence: filter.presence.into(),
             include_leave: room.include_leave,
+            form: EventForm {
+                with_room_id: false,
+                federation: filter.event_format == EventFormat::Federation,
+                fields: filter.event_fields.as_deref().and_then(EventFields::new),
+            },
             rooms: RoomList { only: room.rooms, not: room.not_rooms },
         }
     }

@@ -292,8 +292,8 @@ impl RoomReader<'_> {
         let viewer = Viewer::from(self.session);
         let show = async |events: Numbered| {
             let events: Vec<SharedEvent> = events.into_iter().map(|(_, event)| event).collect();
-            let rooms = &self.sync.rooms;
-            rooms.client_events(self.at, &viewer, &self.room, &visibility, &events, false).await
+            let (rooms, form) = (&self.sync.rooms, &self.request.filter.form);
+            rooms.formed_events(self.at, &viewer, &self.room, &visibility, &events, form).await
         };
         let timeline = Timeline {
             prev_batch: stretch.start.map(|start| start.to_string()),

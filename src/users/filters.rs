@@ -10,6 +10,8 @@ use crate::storage::{Batch, Db, Range, StorageError, intern::UserNumber, schema:
 
 /// The largest filter.
 const MAX_FILTER_BYTES: usize = 64 * 1024;
+/// The most paths that a filter may name in `event_fields`.
+const MAX_EVENT_FIELDS: usize = 1_000;
 /// How many filters a user may store.
 const MAX_FILTERS: usize = 1_000;
 /// How much of the hash of a filter is its ID.
@@ -24,6 +26,9 @@ pub(crate) enum FilterError {
     /// It asks for events in a format that the spec does not have.
     #[error("event_format must be \"client\" or \"federation\"")]
     UnknownEventFormat,
+    /// It names more parts of events than any has.
+    #[error("event_fields may have at most {MAX_EVENT_FIELDS} entries")]
+    TooManyFields,
     /// The user has too many.
     #[error("at most {MAX_FILTERS} filters may be stored")]
     TooMany,
@@ -44,11 +49,14 @@ impl Filters {
         Self { db }
     }
 
-    /// Refuses what ruma reads but the spec does not allow.
+    /// Refuses what ruma reads but the spec does not allow, and what is beyond the bounds.
     ///
     /// # Errors
-    /// [`FilterError::UnknownEventFormat`].
+    /// [`FilterError::UnknownEventFormat`], [`FilterError::TooManyFields`].
     pub(crate) fn check(filter: &FilterDefinition) -> Result<(), FilterError> {
+        if filter.event_fields.as_ref().is_some_and(|fields| fields.len() > MAX_EVENT_FIELDS) {
+            return Err(FilterError::TooManyFields);
+        }
         match filter.event_format {
             EventFormat::Client | EventFormat::Federation => Ok(()),
             _ => Err(FilterError::UnknownEventFormat),

@@ -21,6 +21,7 @@ mod policy;
 mod questions;
 mod reading;
 mod requests;
+mod resets;
 mod servers;
 
 use complement_tests::peer::{Peer, Room, trusting};
