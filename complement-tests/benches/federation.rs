@@ -34,7 +34,8 @@ async fn main() {
     let count = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
     inbound(1, count).await;
     inbound(50, count).await;
-    join(count).await;
+    join(count, false).await;
+    join(count, true).await;
     catch_up(count).await;
     dead_destinations(0).await;
     dead_destinations(1_000).await;
@@ -198,6 +199,10 @@ impl Large {
                 });
                 json!({ "room_version": VERSION, "event": event })
             }
+            "send_join" if request.query.contains("omit_members=true") => json!({
+                "origin": host, "state": self.state[..4].to_vec(), "auth_chain": [],
+                "members_omitted": true, "servers_in_room": [host],
+            }),
             "send_join" => json!({
                 "origin": host, "state": self.state, "auth_chain": self.state[..4].to_vec(),
             }),
@@ -217,6 +222,7 @@ impl Large {
                 let ids: Vec<String> = self.state.iter().map(id).collect();
                 json!({ "pdu_ids": ids, "auth_chain_ids": self.rules })
             }
+            "state" => json!({ "pdus": self.state, "auth_chain": self.state[..4].to_vec() }),
             _ => return None,
         };
         Some((200, body))
@@ -239,14 +245,30 @@ async fn join_room(alice: &Client, peer: &Peer, room: &str) {
     alice.post(path, json!({})).await.ok();
 }
 
-async fn join(count: usize) {
-    let (server, peer) = (server(), Peer::start().await);
+/// A room with so many members, with all of them at once or with most of them afterwards.
+async fn join(count: usize, faster: bool) {
+    let config =
+        Config::default().with("log.level", "warn").with("federation.faster_joins", faster);
+    let (server, peer) = (Server::start(&trusting(config)), Peer::start().await);
     let alice = server.register("alice").await;
     let members: Vec<String> = (0..count).map(|number| peer.user(&format!("m{number}"))).collect();
     let large = Large::new(&peer, &members, 0).served(&peer);
     let meter = Meter::start(&server);
     join_room(&alice, &peer, &large.id).await;
-    meter.tell(&format!("join a room of {count} members"), count);
+    let how = if faster { "at once" } else { "with all of them" };
+    meter.tell(&format!("join a room of {count} members, {how}"), count);
+    // Whoever asks for the members waits for them, for a while.
+    let (patience, path) =
+        (Instant::now() + Duration::from_mins(10), format!("rooms/{}/members", large.id));
+    loop {
+        let answer = alice.get(path.clone()).await;
+        if answer.status == 200 {
+            assert_eq!(answer.ok()["chunk"].as_array().unwrap().len(), count + 2);
+            break;
+        }
+        assert!(Instant::now() < patience, "the members never came");
+    }
+    meter.tell(&format!("all {count} members are there, {how}"), count);
 }
 
 /// This server was away: it is sent the last event, fetches what lies closest before it, and the rest

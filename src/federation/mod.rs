@@ -5,6 +5,7 @@
 mod encryption;
 pub(crate) mod exchange;
 mod keys;
+pub(crate) mod lists;
 mod media;
 mod peers;
 mod policy;

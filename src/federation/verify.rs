@@ -27,7 +27,7 @@ use super::Federation;
 use crate::rooms::pdu::{Pdu, PduError};
 
 /// The most bytes of an event's JSON, `unsigned` included.
-const MAX_BYTES: usize = 256 * 1024;
+pub(super) const MAX_BYTES: usize = 256 * 1024;
 /// The most signatures of one server that are looked at.
 const MAX_SIGNATURES: usize = 8;
 /// How many events one task checks.

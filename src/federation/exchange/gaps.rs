@@ -17,16 +17,19 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{Exchange, backfill::behind};
-use crate::rooms::{
-    Room, RoomError,
-    ingest::{Ingested, Verdict},
-    pdu::Pdu,
+use crate::{
+    federation::{PeerError, lists::Checked},
+    rooms::{
+        Room, RoomError,
+        ingest::{Ingested, Verdict},
+        pdu::Pdu,
+    },
 };
 
 /// What an answer with events may take.
 pub(super) const EVENTS: Limits = Limits { timeout: Duration::from_mins(1), max_bytes: 16 << 20 };
-/// What an answer with a room's whole state may take.
-const STATE: Limits = Limits { timeout: Duration::from_mins(5), max_bytes: 256 << 20 };
+/// What an answer with the IDs of a room's whole state may take.
+const STATE_IDS: Limits = Limits { timeout: Duration::from_mins(5), max_bytes: 64 << 20 };
 /// How many servers are asked, the one that sent the event first.
 const MAX_SERVERS: usize = 3;
 /// How many missing events are fetched one by one; if there are more, all of the state is.
@@ -197,7 +200,7 @@ impl Exchange {
     ) -> Result<Option<Vec<OwnedEventId>>, RoomError> {
         let event = event.to_owned();
         let request = get_room_state_ids::v1::Request::new(event.clone(), room.id.clone());
-        let limits = if extent == Extent::Whole { STATE } else { EVENTS };
+        let limits = if extent == Extent::Whole { STATE_IDS } else { EVENTS };
         let ids = match self.federation.ask(server, request, limits).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -214,20 +217,29 @@ impl Exchange {
         }
         if !unknown.is_empty() {
             let request = get_room_state::v1::Request::new(event, room.id.clone());
-            match self.federation.ask(server, request, STATE).await {
-                Ok(answer) => {
-                    let events = [answer.auth_chain, answer.pdus].concat();
-                    match extent {
-                        Extent::Bounded => self.keep_outliers(room, &events, server).await?,
-                        Extent::Whole => self.keep_state(room, &events, server).await?,
-                    };
+            let (rules, mut pdus) = (&room.rules, Vec::new());
+            let take = |checked: Checked| -> Result<(), PeerError> {
+                match checked.event {
+                    Ok(pdu) => pdus.push(pdu),
+                    Err(error) => tracing::debug!(%error, "event not taken"),
                 }
-                Err(error) => {
-                    // A state with holes in it would be taken for the truth.
-                    tracing::debug!(%server, %error, "no state");
-                    return Ok(None);
-                }
+                Ok(())
+            };
+            let wanted: (&[_], &[_]) = (&["auth_chain", "pdus"], &[]);
+            let asked = self.federation.ask_for_events(server, request, wanted, rules, take).await;
+            if let Err(error) = asked {
+                // A state with holes in it would be taken for the truth.
+                tracing::debug!(%server, %error, "no state");
+                return Ok(None);
             }
+            pdus.retain(|pdu| pdu.room_id() == room.id);
+            match extent {
+                Extent::Bounded => self.keep_checked(room, &pdus, server).await?,
+                Extent::Whole => {
+                    let pdus: Vec<&Pdu> = pdus.iter().collect();
+                    self.rooms.ingest_outliers(room, &pdus).await?
+                }
+            };
         }
         // What is still unknown came, and is not what it should be.
         let unknown = self.rooms.unknown_events(room, &ids.pdu_ids).await?;

@@ -2,15 +2,13 @@
 //! server can be had from nobody, neither from itself nor from the server the room is joined through
 //! nor from a notary, a room is joined without what it sent, but not without the room's rules.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use ruma::{OwnedServerName, RoomId, ServerName, room_version_rules::RoomVersionRules};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::{Exchange, ExchangeError};
 use crate::{
-    federation::verify::BadPdu,
+    federation::{lists::Checked, verify::BadPdu},
     rooms::{RoomError, pdu::Pdu},
 };
 
@@ -28,51 +26,71 @@ const ESSENTIAL: [&str; 8] = [
     "m.room.policy",
 ];
 
-impl Exchange {
-    /// Those of these events that are what they should be: the state of a room that is being joined,
-    /// or its auth chain. What can't be checked is told to the log.
+/// What of the state of a room that is being joined is what it should be.
+pub(super) struct JoinedState {
+    room_id: OwnedRoomId,
+    server: OwnedServerName,
+    /// The state, and its auth chain.
+    lists: [Vec<Pdu>; 2],
+    /// How many events can't be checked, by whose keys nobody has.
+    keyless: BTreeMap<OwnedServerName, usize>,
+}
+
+impl JoinedState {
+    /// Nothing yet of a room that is joined through `server`.
+    pub(super) fn new(room_id: &RoomId, server: &ServerName) -> Self {
+        Self {
+            room_id: room_id.to_owned(),
+            server: server.to_owned(),
+            lists: Default::default(),
+            keyless: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an event of the state (list 0) or of its auth chain (1), if it is what it should be.
     ///
     /// # Errors
-    /// [`RoomError::BadEvent`] if what can't be checked is among the room's rules.
-    pub(super) async fn check_state(
-        &self,
-        events: &[Box<RawValue>],
-        rules: &RoomVersionRules,
-        room_id: &RoomId,
-        server: &ServerName,
-    ) -> Result<Vec<Pdu>, ExchangeError> {
+    /// [`RoomError::BadEvent`] if it can't be checked and is among the room's rules.
+    pub(super) fn take(&mut self, checked: Checked) -> Result<(), RoomError> {
         #[derive(Deserialize)]
         struct Kind<'a> {
             #[serde(rename = "type", borrow)]
-            event_type: std::borrow::Cow<'a, str>,
+            event_type: Cow<'a, str>,
         }
-        let texts: Vec<&str> = events.iter().map(|event| event.get()).collect();
-        let mut pdus = Vec::with_capacity(texts.len());
-        let mut keyless: BTreeMap<OwnedServerName, usize> = BTreeMap::new();
-        let each = self.federation.verify_each(&texts, rules, Some(server)).await;
-        for (text, event) in texts.into_iter().zip(each) {
-            match event {
-                Ok(pdu) if pdu.room_id() == room_id => pdus.push(pdu),
-                Ok(_) => {}
-                Err(BadPdu::NoKey(error)) => {
-                    let kind: Option<Kind<'_>> = serde_json::from_str(text).ok();
-                    if kind.is_none_or(|kind| ESSENTIAL.contains(&&*kind.event_type)) {
-                        let why = format!("the room's rules can't be checked: {error}");
-                        return Err(RoomError::BadEvent { why }.into());
-                    }
-                    *keyless.entry(error.server().to_owned()).or_default() += 1;
+        let Checked { list, json, event } = checked;
+        match event {
+            Ok(pdu) if *pdu.room_id() == self.room_id => {
+                if let Some(events) = self.lists.get_mut(list) {
+                    events.push(pdu);
                 }
-                Err(error) => tracing::debug!(%error, "event not taken"),
             }
+            Ok(_) => {}
+            Err(BadPdu::NoKey(error)) => {
+                let kind = json
+                    .as_ref()
+                    .and_then(|json| serde_json::from_str::<Kind<'_>>(json.get()).ok());
+                if kind.is_none_or(|kind| ESSENTIAL.contains(&&*kind.event_type)) {
+                    let why = format!("the room's rules can't be checked: {error}");
+                    return Err(RoomError::BadEvent { why });
+                }
+                *self.keyless.entry(error.server().to_owned()).or_default() += 1;
+            }
+            Err(error) => tracing::debug!(%error, "event not taken"),
         }
-        if !keyless.is_empty() {
-            let (events, servers) = (keyless.values().sum::<usize>(), keyless.len());
-            let first: Vec<_> = keyless.keys().take(MAX_NAMED).collect();
+        Ok(())
+    }
+
+    /// The state and its auth chain. What can't be checked is told to the log.
+    pub(super) fn finish(self) -> (Vec<Pdu>, Vec<Pdu>) {
+        if !self.keyless.is_empty() {
+            let (events, servers) = (self.keyless.values().sum::<usize>(), self.keyless.len());
+            let first: Vec<_> = self.keyless.keys().take(MAX_NAMED).collect();
             tracing::warn!(
-                room = %room_id, through = %server, events, servers, ?first,
+                room = %self.room_id, through = %self.server, events, servers, ?first,
                 "a room is joined without the state that some servers sent: nobody has their keys"
             );
         }
-        Ok(pdus)
+        let [state, auth_chain] = self.lists;
+        (state, auth_chain)
     }
 }

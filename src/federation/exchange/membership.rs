@@ -1,4 +1,4 @@
-//! Coming into rooms that are on other servers, and going.
+//! What becomes of users in rooms that are on other servers: knocks, invitations, and going.
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
@@ -11,8 +11,8 @@ use ruma::{
     api::{
         error::ErrorKind,
         federation::membership::{
-            RawStrippedState, create_invite, create_join_event, create_knock_event,
-            create_leave_event, prepare_join_event, prepare_knock_event, prepare_leave_event,
+            RawStrippedState, create_invite, create_knock_event, create_leave_event,
+            prepare_knock_event, prepare_leave_event,
         },
     },
     room_version_rules::RoomVersionRules,
@@ -25,7 +25,6 @@ use crate::{
     rooms::{
         Room, RoomError, SUPPORTED_VERSIONS,
         ingest::{Ingested, Verdict},
-        partial::Omitted,
         pdu::Pdu,
         record::Membership,
     },
@@ -34,9 +33,7 @@ use crate::{
 };
 
 /// What a small answer may take.
-const SMALL: Limits = Limits { timeout: Duration::from_secs(30), max_bytes: 1 << 20 };
-/// What the state of a room may take.
-const STATE: Limits = Limits { timeout: Duration::from_mins(5), max_bytes: 256 << 20 };
+pub(super) const SMALL: Limits = Limits { timeout: Duration::from_secs(30), max_bytes: 1 << 20 };
 /// How many servers are tried.
 const MAX_SERVERS: usize = 8;
 
@@ -67,106 +64,6 @@ impl From<StorageError> for ExchangeError {
 }
 
 impl Exchange {
-    /// Joins a room through one of these servers.
-    ///
-    /// # Errors
-    /// What the last of them said.
-    pub(crate) async fn join(
-        &self,
-        user: &UserId,
-        room_id: &RoomId,
-        via: &[OwnedServerName],
-        reason: Option<&str>,
-    ) -> Result<(), ExchangeError> {
-        let mut last = ExchangeError::NoServer;
-        self.rooms.require_unblocked(room_id).await?;
-        self.rooms.allow_user(user, Act::Join).await?;
-        for server in self.candidates(room_id, via) {
-            match self.join_through(user, room_id, &server, reason).await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::debug!(%server, room = %room_id, %error, "no join through this server");
-                    last = error;
-                }
-            }
-        }
-        Err(last)
-    }
-
-    /// Joins through one server, at first without waiting for all members. If what it says of the room
-    /// then does not do, it is asked for everything.
-    async fn join_through(
-        &self,
-        user: &UserId,
-        room_id: &RoomId,
-        server: &ServerName,
-        reason: Option<&str>,
-    ) -> Result<(), ExchangeError> {
-        // What is here of a room goes on from all of its state.
-        let is_new = matches!(self.rooms.room(room_id).await, Err(RoomError::UnknownRoom { .. }));
-        if self.federation.joins_faster() && is_new {
-            match self.join_by(user, room_id, server, reason, true).await {
-                Err(ExchangeError::Room(
-                    RoomError::BadEvent { why } | RoomError::Forbidden { why },
-                )) => {
-                    tracing::info!(%server, room = %room_id, why, "all members are asked for");
-                }
-                outcome => return outcome,
-            }
-        }
-        self.join_by(user, room_id, server, reason, false).await
-    }
-
-    async fn join_by(
-        &self,
-        user: &UserId,
-        room_id: &RoomId,
-        server: &ServerName,
-        reason: Option<&str>,
-        omit_members: bool,
-    ) -> Result<(), ExchangeError> {
-        let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
-        request.ver = SUPPORTED_VERSIONS.to_vec();
-        let made = self.federation.ask(server, request, SMALL).await?;
-        let version = made.room_version.unwrap_or(RoomVersionId::V1);
-        let (rules, template) = template(&version, &made.event)?;
-        let number = self.rooms.user_number(user).await?;
-        let content = self.rooms.content_of_member(Membership::Join, number, reason).await?;
-        let (join, object) = self.rooms.sign_member(template, &rules, room_id, user, content)?;
-        let mut request = create_join_event::v2::Request::new(
-            room_id.to_owned(),
-            join.event_id().to_owned(),
-            raw(&object)?,
-        );
-        request.omit_members = omit_members;
-        let answer = self.federation.ask(server, request, STATE).await?.room_state;
-        // Where another server's signature lets the user in, the event comes back with it.
-        let join = match &answer.event {
-            Some(event) => {
-                let signed = self.federation.verify(event.get(), &rules, Some(server)).await;
-                match signed {
-                    Ok(signed) if signed.event_id() == join.event_id() => signed,
-                    _ => return Err(bad("the join came back as something else").into()),
-                }
-            }
-            None => join,
-        };
-        let omitted = match (answer.members_omitted, omit_members) {
-            (true, false) => return Err(bad("members were left out unasked").into()),
-            (true, true) => Some(omitted(server, answer.servers_in_room.unwrap_or_default())),
-            (false, _) => None,
-        };
-        let state = self.check_state(&answer.state, &rules, room_id, server).await?;
-        let auth_chain = self.check_state(&answer.auth_chain, &rules, room_id, server).await?;
-        let omitted = omitted.as_ref();
-        let room = self.rooms.join_remote(&version, &join, &state, &auth_chain, omitted).await?;
-        self.went_in(&room, number).await;
-        if room.is_partial() {
-            self.resync(room.number);
-        }
-        Ok(())
-    }
-
     /// Asks to be let into a room, through one of these servers.
     ///
     /// # Errors
@@ -405,7 +302,11 @@ impl Exchange {
     }
 
     /// Servers that may be in a room: those that are said to be, and the one that made its ID.
-    fn candidates(&self, room_id: &RoomId, via: &[OwnedServerName]) -> Vec<OwnedServerName> {
+    pub(super) fn candidates(
+        &self,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+    ) -> Vec<OwnedServerName> {
         let mut servers: Vec<OwnedServerName> = Vec::new();
         let named = room_id.server_name().map(ToOwned::to_owned);
         for server in via.iter().cloned().chain(named) {
@@ -418,7 +319,7 @@ impl Exchange {
     }
 }
 
-fn bad(why: &str) -> RoomError {
+pub(super) fn bad(why: &str) -> RoomError {
     RoomError::BadEvent { why: why.to_owned() }
 }
 
@@ -427,7 +328,7 @@ fn rules_of(version: &RoomVersionId) -> Result<RoomVersionRules, RoomError> {
     rules.ok_or_else(|| RoomError::UnsupportedRoomVersion { version: version.to_string() })
 }
 
-fn template(
+pub(super) fn template(
     version: &RoomVersionId,
     event: &RawValue,
 ) -> Result<(RoomVersionRules, CanonicalJsonObject), RoomError> {
@@ -436,14 +337,8 @@ fn template(
     Ok((rules, template.map_err(|_| bad("the other server's event is no event"))?))
 }
 
-fn raw(object: &CanonicalJsonObject) -> Result<Box<RawValue>, RoomError> {
+pub(super) fn raw(object: &CanonicalJsonObject) -> Result<Box<RawValue>, RoomError> {
     serde_json::value::to_raw_value(object).map_err(|error| bad(&error.to_string()))
-}
-
-/// What a server says of the members that it left out; what is no server's name is nobody.
-fn omitted(via: &ServerName, servers: Vec<String>) -> Omitted {
-    let named = servers.into_iter().filter_map(|name| OwnedServerName::try_from(name).ok());
-    Omitted { via: via.to_owned(), servers: named.collect() }
 }
 
 fn stripped(events: &[RawStrippedState]) -> Vec<Box<RawValue>> {

@@ -9,6 +9,7 @@ mod edus;
 mod gaps;
 mod inbound;
 mod joined_state;
+mod joining;
 mod lasting;
 mod membership;
 mod outbound;

@@ -46,18 +46,6 @@ impl Exchange {
         Some(self.federation.ask(server, request, EVENTS).await.ok()?.pdu)
     }
 
-    /// Keeps the state of a room that was joined without it. The auth events that it lacks.
-    pub(super) async fn keep_state(
-        &self,
-        room: &Arc<Room>,
-        events: &[Box<RawValue>],
-        server: &ServerName,
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let pdus = self.verified(room, events, server).await;
-        let pdus: Vec<&Pdu> = pdus.iter().collect();
-        self.rooms.ingest_outliers(room, &pdus).await
-    }
-
     /// Keeps events that others refer to. The auth events that they lack.
     pub(super) async fn keep_outliers(
         &self,
@@ -65,32 +53,54 @@ impl Exchange {
         events: &[Box<RawValue>],
         server: &ServerName,
     ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let most = MAX_IN_A_MONTH.max(room.member_count().saturating_mul(2));
-        let month = self.clock.now_ms() / MONTH_MS;
-        let key = (room.number, server);
-        let kept = OUTLIERS.get(&self.db, &key).await?;
-        let kept = kept.filter(|(in_month, _)| *in_month == month).map_or(0, |(_, count)| count);
-        let too_many = |more: usize| {
-            tracing::warn!(room = %room.id, %server, kept, more, "too many events without a place");
-            Ok(Vec::new())
-        };
+        let (kept, most) = self.kept_outliers(room, server).await?;
         if kept >= most {
-            return too_many(events.len());
+            too_many(room, server, kept, events.len() as u64);
+            return Ok(Vec::new());
         }
         let pdus = self.verified(room, events, server).await;
+        self.keep_checked(room, &pdus, server).await
+    }
+
+    /// The same for events that were checked.
+    pub(super) async fn keep_checked(
+        &self,
+        room: &Arc<Room>,
+        pdus: &[Pdu],
+        server: &ServerName,
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let (kept, most) = self.kept_outliers(room, server).await?;
         let ids: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        let unknown = self.rooms.unknown_events(room, &ids).await?.len();
-        let count = kept.saturating_add(unknown as u64);
+        let unknown = self.rooms.unknown_events(room, &ids).await?.len() as u64;
+        let count = kept.saturating_add(unknown);
         if count > most {
-            return too_many(unknown);
+            too_many(room, server, kept, unknown);
+            return Ok(Vec::new());
         }
         let pdus: Vec<&Pdu> = pdus.iter().collect();
         let missing = self.rooms.ingest_outliers(room, &pdus).await?;
         if unknown > 0 {
             let mut batch = Batch::unsynced();
-            OUTLIERS.put(&mut batch, &key, &(month, count));
+            let month = self.clock.now_ms() / MONTH_MS;
+            OUTLIERS.put(&mut batch, &(room.number, server), &(month, count));
             self.db.commit(batch).await?;
         }
         Ok(missing)
     }
+
+    /// How many of a server are kept of a room this month, and how many may be.
+    async fn kept_outliers(
+        &self,
+        room: &Room,
+        server: &ServerName,
+    ) -> Result<(u64, u64), RoomError> {
+        let month = self.clock.now_ms() / MONTH_MS;
+        let kept = OUTLIERS.get(&self.db, &(room.number, server)).await?;
+        let kept = kept.filter(|(in_month, _)| *in_month == month).map_or(0, |(_, count)| count);
+        Ok((kept, MAX_IN_A_MONTH.max(room.member_count().saturating_mul(2))))
+    }
+}
+
+fn too_many(room: &Room, server: &ServerName, kept: u64, more: u64) {
+    tracing::warn!(room = %room.id, %server, kept, more, "too many events without a place");
 }

@@ -11,6 +11,7 @@ mod outliers;
 mod passing;
 mod policy;
 mod simulation;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 

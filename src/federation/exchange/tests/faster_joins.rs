@@ -454,3 +454,37 @@ async fn people_are_seen_to_type_and_read_before_they_are_known() {
     .await;
     assert!(is_partial(&it.a).await);
 }
+
+/// All that came meanwhile is judged again in one change.
+///
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
+#[tokio::test]
+async fn a_room_of_which_much_came_before_all_members_were_known_becomes_whole() {
+    const MESSAGES: usize = 2_000;
+    let it = Meeting::joined_in_part().await;
+    let mut last = String::new();
+    for number in 0..MESSAGES {
+        let (server, user) = if number % 2 == 0 { (&it.b, &it.bob) } else { (&it.a, &it.alice) };
+        last = send(server, user, &it.room, &format!("m{number}")).await;
+        if number % 50 == 49 {
+            arrives(&it.b, &it.bob, &it.room, &last).await;
+        }
+    }
+    let end = send(&it.b, &it.bob, &it.room, "end").await;
+    arrives(&it.a, &it.alice, &it.room, &end).await;
+    assert!(is_partial(&it.a).await, "{last}");
+    it.tell_all().await;
+    assert_eq!(it.state(&it.a, &it.alice).await, it.state(&it.b, &it.bob).await);
+    let (mut said, mut from) = (0, String::new());
+    loop {
+        let path = format!("/v3/rooms/{}/messages?dir=b&limit=500{from}", it.room);
+        let (_, page) = it.a.get(&path, Some(&it.alice)).await;
+        let events = page["chunk"].as_array().unwrap();
+        said += events.iter().filter(|event| event["type"] == "m.room.message").count();
+        let Some(end) = page["end"].as_str().filter(|_| !events.is_empty()) else { break };
+        from = format!("&from={end}");
+    }
+    assert_eq!(said, MESSAGES + 1);
+    let after = send(&it.a, &it.alice, &it.room, "after").await;
+    arrives(&it.c, &it.carol, &it.room, &after).await;
+}
