@@ -25,6 +25,8 @@ mod tracked;
 mod upkeep;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{
