@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
 
 pub(crate) use backup::{BackupVersion, Backups, NewKey, Part};
-pub(crate) use changes::{joined_rooms, queue_change, servers_sharing};
+pub(crate) use changes::{joined_rooms, queue_change, servers_sharing, sharing};
 pub(crate) use claim::{ClaimedKeys, WantedKeys};
 pub(crate) use counts::Counts;
 pub(crate) use cross_signing::CrossSigningUpload;
