@@ -25,6 +25,8 @@ mod tracked;
 mod upkeep;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -37,7 +39,7 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedDeviceId, OwnedServerName, ServerName, UserId};
 
 pub(crate) use backup::{BackupVersion, Backups, NewKey, Part};
-pub(crate) use changes::{joined_rooms, queue_change, servers_sharing};
+pub(crate) use changes::{joined_rooms, queue_change, servers_sharing, sharing};
 pub(crate) use claim::{ClaimedKeys, WantedKeys};
 pub(crate) use counts::Counts;
 pub(crate) use cross_signing::CrossSigningUpload;

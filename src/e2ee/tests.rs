@@ -3,16 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
-use ruma::{
-    CanonicalJsonObject, OwnedDeviceId, OwnedUserId, server_name,
-    signatures::{Ed25519KeyPair, sign_json},
-    user_id,
-};
+use ruma::{OwnedDeviceId, OwnedUserId, server_name, user_id};
 use serde_json::{json, value::RawValue};
 
-use super::{Delivery, E2eeError, Keys, Target, ToDevice, Upload};
+use super::{Delivery, E2eeError, Keys, Target, ToDevice, Upload, testing::device_keys};
 use crate::{
-    api::testing::{TestServer, TestUser, open_config},
+    api::testing::{TestServer, open_config},
     clock::{Clock, Random},
     config::{Rate, RateLimits},
     storage::{
@@ -243,27 +239,11 @@ async fn a_device_is_told_when_it_has_fewer_keys() {
     assert!(!are_fewer().await, "it was told");
 }
 
-fn device_keys(user: &TestUser) -> serde_json::Value {
-    let der = Ed25519KeyPair::generate();
-    let pair = Ed25519KeyPair::from_der(&der, user.device_id.clone()).unwrap();
-    let public_key =
-        ruma::serde::Base64::<ruma::serde::base64::Standard, _>::new(pair.public_key().to_vec());
-    let mut keys: CanonicalJsonObject = serde_json::from_value(json!({
-        "user_id": user.user_id,
-        "device_id": user.device_id,
-        "algorithms": [],
-        "keys": { format!("ed25519:{}", user.device_id): public_key.encode() },
-    }))
-    .unwrap();
-    sign_json(&user.user_id, &pair, &mut keys).unwrap();
-    serde_json::to_value(keys).unwrap()
-}
-
 #[tokio::test]
 async fn keys_and_messages_outlive_the_process() {
     let server = TestServer::open().await;
     let alice = server.register("alice").await;
-    let keys = device_keys(&alice);
+    let keys = device_keys(&alice.user_id, &alice.device_id, 1);
     let body = json!({
         "device_keys": keys,
         "one_time_keys": { "signed_curve25519:A": { "key": "a", "signatures": {} } },

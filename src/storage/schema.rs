@@ -46,7 +46,7 @@ use crate::{
         timeline_key::TimelineKey,
     },
     users::{
-        Profile,
+        Profile, ProfileHistory,
         presence::LastSeen,
         rows::{
             Account, AccountDatum, Activity, Device, RegistrationToken, ShortLived, Threepid, Token,
@@ -332,6 +332,10 @@ tables! {
     USER_THREEPIDS = UserThreepids "user_threepids": (UserNumber, String, String) => Json<Threepid>;
     /// Profiles of local users.
     PROFILES = Profiles "profiles" [Layout::TEXT]: UserNumber => Json<Profile>;
+    /// Whose profiles changed, by stream position; a user stands here once.
+    PROFILE_CHANGES = ProfileChanges "profile_changes": u64 => UserNumber;
+    /// Where a user stands in `profile_changes`, and which fields changed when.
+    PROFILE_HISTORIES = ProfileHistories "profile_histories" [Layout::TEXT]: UserNumber => Json<ProfileHistory>;
     /// Accounts that are being closed: what is left of them is removed, also after a restart.
     CLOSING_ACCOUNTS = ClosingAccounts "closing_accounts": UserNumber => ();
     /// Users whose account was closed and who are still to be taken out of their rooms.

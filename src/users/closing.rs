@@ -137,7 +137,7 @@ impl Accounts {
         self.shared.sessions.remove_all(user, None).await?;
         e2ee::Backups::clear(db, user).await?;
         let mut batch = Batch::new();
-        Profiles::clear(&mut batch, user);
+        Profiles::new(db.clone()).clear(&mut batch, user).await?;
         self.clear_threepids(&mut batch, user).await?;
         identity::release_all(db, &mut batch, user, self.shared.clock.now_ms()).await?;
         AccountData::new(db.clone()).clear(&mut batch, user).await?;

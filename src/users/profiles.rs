@@ -6,6 +6,7 @@ use ruma::OwnedMxcUri;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
 
+use super::profile_changes::queue_change;
 use crate::storage::{
     Batch, Db, Json, StorageError,
     intern::UserNumber,
@@ -211,6 +212,7 @@ impl Profiles {
             if matches!(field, "displayname" | "avatar_url") {
                 PROFILE_UPDATES.put(&mut batch, &user, &());
             }
+            queue_change(&self.db, &mut batch, user, [field.to_owned()], &new).await?;
             PROFILES.put(&mut batch, &user, &Json(new));
             match self.db.commit(batch).await {
                 // Somebody else changed the profile in the meantime: look again.
@@ -228,9 +230,19 @@ impl Profiles {
     }
 
     /// Queues the removal of everything in the profile, for an account that is closed.
-    pub(crate) fn clear(batch: &mut Batch, user: UserNumber) {
+    ///
+    /// # Errors
+    /// [`StorageError`] if the database fails.
+    pub(crate) async fn clear(
+        &self,
+        batch: &mut Batch,
+        user: UserNumber,
+    ) -> Result<(), StorageError> {
+        let fields = self.get(user).await?.into_fields();
+        queue_change(&self.db, batch, user, fields.into_keys(), &Profile::default()).await?;
         PROFILES.delete(batch, &user);
         PROFILE_UPDATES.put(batch, &user, &());
+        Ok(())
     }
 }
 

@@ -38,6 +38,7 @@ mod moderation;
 mod notifications;
 mod old_sync;
 mod profile;
+mod profile_updates;
 mod push_rules;
 mod receipts;
 mod redaction;

@@ -16,7 +16,9 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use ruma::OwnedDeviceId;
 
-use super::{Form, SlidingError, lists::Matching, response::List, state::Required};
+use super::{
+    Form, SlidingError, lists::Matching, request::Profiles, response::List, state::Required,
+};
 use crate::{
     rooms::record::Membership,
     storage::intern::{RoomNumber, UserNumber},
@@ -56,6 +58,8 @@ pub(super) struct State {
     pub(super) matching: BTreeMap<String, Matching>,
     /// The rooms in which it was told who types.
     pub(super) typing: BTreeSet<RoomNumber>,
+    /// Which profiles it asked for.
+    pub(super) profiles: Profiles,
     /// What it asked for: see [`super::Body::asked`].
     pub(super) asked: u64,
 }

@@ -69,6 +69,8 @@ struct Extensions {
     typing: RoomSwitch,
     #[serde(rename = "io.element.msc4308.thread_subscriptions")]
     thread_subscriptions: request::Limited,
+    #[serde(rename = "org.matrix.msc4262.profiles")]
+    profiles: request::Profiles,
 }
 
 impl Body {
@@ -115,9 +117,16 @@ impl From<Details> for request::Details {
 
 impl From<Extensions> for request::Extensions {
     fn from(extensions: Extensions) -> Self {
-        let Extensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions } =
-            extensions;
-        Self { to_device, e2ee, account_data, receipts, typing, thread_subscriptions }
+        let Extensions {
+            to_device,
+            e2ee,
+            account_data,
+            receipts,
+            typing,
+            thread_subscriptions,
+            profiles,
+        } = extensions;
+        Self { to_device, e2ee, account_data, receipts, typing, thread_subscriptions, profiles }
     }
 }
 
@@ -190,6 +199,8 @@ struct ExtensionAnswers<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     thread_subscriptions: Option<&'a response::ThreadSubscriptions>,
+    #[serde(rename = "org.matrix.msc4262.profiles", skip_serializing_if = "Option::is_none")]
+    profiles: Option<&'a response::Profiles>,
 }
 
 impl<'a> Answer<'a> {
@@ -207,6 +218,7 @@ impl<'a> Answer<'a> {
                 receipts: extensions.receipts.as_ref(),
                 typing: extensions.typing.as_ref(),
                 thread_subscriptions: extensions.thread_subscriptions.as_ref(),
+                profiles: extensions.profiles.as_ref(),
             },
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Form, Request, Sliding, SlidingError, Wanted,
-    connection::SentRoom,
+    connection::{SentRoom, State},
     request,
     response::{AccountData, ByRoom, E2ee, Extensions, ThreadSubscriptions, ToDevice},
 };
@@ -35,12 +35,12 @@ pub(super) struct Window<'a> {
     pub(super) rooms: &'a [(RoomNumber, UserRoom)],
     /// The rooms that the client has got, or gets now.
     pub(super) known: &'a HashMap<RoomNumber, Arc<SentRoom>>,
+    /// What it had before.
+    pub(super) before: &'a State,
     /// Those it gets for the first time.
     pub(super) initial: &'a BTreeSet<RoomNumber>,
     /// What it wants now.
     pub(super) wanted: &'a BTreeMap<RoomNumber, Wanted<'a>>,
-    /// The rooms in which it was told who types.
-    pub(super) typing: &'a BTreeSet<RoomNumber>,
     pub(super) form: Form,
     /// Nothing else changed.
     pub(super) only: Option<&'a RoomChanges>,
@@ -95,6 +95,9 @@ impl Sliding {
         }
         extensions.thread_subscriptions =
             self.thread_subscriptions(window, asked.thread_subscriptions.limit()).await?;
+        if asked.profiles.rooms.is_on() {
+            extensions.profiles = self.profiles(window, &asked.profiles).await?;
+        }
         Ok((extensions, typing))
     }
 
@@ -117,6 +120,7 @@ impl Sliding {
             receipts: asked.receipts.is_on().then(ByRoom::default),
             typing: asked.typing.is_on().then(ByRoom::default),
             thread_subscriptions: None,
+            profiles: None,
         })
     }
 
@@ -257,7 +261,7 @@ impl Sliding {
         for number in &rooms {
             let users = match window.since {
                 // Whoever has not heard of it lately is told who types now.
-                Some(since) if window.typing.contains(number) => {
+                Some(since) if window.before.typing.contains(number) => {
                     typing.changed_since(*number, since)
                 }
                 _ => Some(typing.now(*number)).filter(|users| !users.is_empty()),
@@ -278,7 +282,7 @@ impl Sliding {
 
     /// The joined rooms for which something is wanted: all that the client has got, unless it names
     /// lists or rooms. In the merged form those that it wants now.
-    async fn rooms_of(
+    pub(super) async fn rooms_of(
         &self,
         window: &Window<'_>,
         asked: &request::RoomSwitch,

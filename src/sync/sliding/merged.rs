@@ -81,6 +81,8 @@ struct Extensions {
     typing: RoomSwitch,
     #[serde(rename = "io.element.msc4308.thread_subscriptions")]
     thread_subscriptions: request::Limited,
+    #[serde(rename = "org.matrix.msc4262.profiles")]
+    profiles: request::Profiles,
 }
 
 impl Body {
@@ -116,8 +118,15 @@ impl Body {
             let Subscription { timeline_limit, required_state } = of;
             (room, request::Details { timeline_limit, required_state: required_state.into() })
         });
-        let Extensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions } =
-            self.extensions;
+        let Extensions {
+            to_device,
+            e2ee,
+            account_data,
+            receipts,
+            typing,
+            thread_subscriptions,
+            profiles,
+        } = self.extensions;
         let body = request::Body {
             conn_id: self.conn_id,
             txn_id: None,
@@ -130,6 +139,7 @@ impl Body {
                 receipts,
                 typing,
                 thread_subscriptions,
+                profiles,
             },
         };
         let timeout = Duration::from_millis(self.timeout);
@@ -204,6 +214,8 @@ struct ExtensionAnswers<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     thread_subscriptions: Option<&'a response::ThreadSubscriptions>,
+    #[serde(rename = "org.matrix.msc4262.profiles", skip_serializing_if = "Option::is_none")]
+    profiles: Option<&'a response::Profiles>,
 }
 
 impl<'a> Answer<'a> {
@@ -220,6 +232,7 @@ impl<'a> Answer<'a> {
                 receipts: extensions.receipts.as_ref(),
                 typing: extensions.typing.as_ref(),
                 thread_subscriptions: extensions.thread_subscriptions.as_ref(),
+                profiles: extensions.profiles.as_ref(),
             },
         }
     }

@@ -12,6 +12,7 @@ mod extensions;
 mod lists;
 mod merged;
 mod names;
+mod profiles;
 mod request;
 mod response;
 mod room;
@@ -289,6 +290,7 @@ impl Sliding {
             lists: lists.clone(),
             matching,
             typing: BTreeSet::new(),
+            profiles: body.extensions.profiles.clone(),
             asked: state.asked,
         };
         let mut rooms = BTreeMap::new();
@@ -330,7 +332,7 @@ impl Sliding {
             known: &new.rooms,
             initial: &initial,
             wanted: &wanted,
-            typing: &state.typing,
+            before: state,
             form,
             only,
             told,

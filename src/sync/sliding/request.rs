@@ -22,6 +22,8 @@ const MAX_RANGES: usize = 100;
 const DEFAULT_THREADS: usize = 100;
 /// How many at most.
 const MAX_THREADS: usize = 500;
+/// How many fields of profiles may be named.
+const MAX_FIELDS: usize = 1_000;
 /// More events than this are not sent of one room at a time.
 pub(super) const MAX_TIMELINE: u64 = 100;
 
@@ -77,6 +79,7 @@ pub(super) struct Extensions {
     pub(super) receipts: RoomSwitch,
     pub(super) typing: RoomSwitch,
     pub(super) thread_subscriptions: Limited,
+    pub(super) profiles: Profiles,
 }
 
 /// Messages to the device.
@@ -104,7 +107,7 @@ pub(super) struct Limited {
 }
 
 /// Something that is wanted of rooms.
-#[derive(Clone, Debug, Default, Deserialize, Hash)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
 #[serde(default)]
 pub(super) struct RoomSwitch {
     enabled: Option<bool>,
@@ -112,6 +115,26 @@ pub(super) struct RoomSwitch {
     lists: Option<Vec<String>>,
     /// Of which subscribed rooms; absent or `*`: of all.
     rooms: Option<Vec<String>>,
+}
+
+/// Profiles of those in rooms, and what changes of them.
+///
+/// Proposal: <https://github.com/matrix-org/matrix-spec-proposals/pull/4262>
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
+#[serde(default)]
+pub(super) struct Profiles {
+    /// Whose: of those in which rooms.
+    #[serde(flatten)]
+    pub(super) rooms: RoomSwitch,
+    /// Which fields; absent: all.
+    pub(super) fields: Option<BTreeSet<String>>,
+}
+
+impl Profiles {
+    /// Whether this field is wanted.
+    pub(super) fn wants(&self, field: &str) -> bool {
+        self.fields.as_ref().is_none_or(|fields| fields.contains(field))
+    }
 }
 
 impl ToDevice {
@@ -176,11 +199,18 @@ impl Body {
     /// client, who alone suffers if two happen to have the same.
     pub(super) fn asked(&self) -> u64 {
         let Self { lists, room_subscriptions, extensions, conn_id: _, txn_id: _ } = self;
-        let Extensions { to_device, e2ee, account_data, receipts, typing, thread_subscriptions } =
-            extensions;
+        let Extensions {
+            to_device,
+            e2ee,
+            account_data,
+            receipts,
+            typing,
+            thread_subscriptions,
+            profiles,
+        } = extensions;
         let mut hasher = DefaultHasher::new();
         (lists, room_subscriptions, to_device.enabled, to_device.limit).hash(&mut hasher);
-        (e2ee, account_data, receipts, typing, thread_subscriptions).hash(&mut hasher);
+        (e2ee, account_data, receipts, typing, thread_subscriptions, profiles).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -202,6 +232,10 @@ impl Body {
             if list.ranges.iter().any(|(first, last)| first > last) {
                 return invalid("a range ends before it begins");
             }
+        }
+        let fields = self.extensions.profiles.fields.as_ref();
+        if fields.is_some_and(|fields| fields.len() > MAX_FIELDS) {
+            return invalid("at most 1000 fields of profiles may be named");
         }
         let details =
             self.lists.values().map(|list| &list.details).chain(self.room_subscriptions.values());

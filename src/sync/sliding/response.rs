@@ -10,6 +10,7 @@ use super::{Form, deployed, merged};
 use crate::{
     rooms::{record::Membership, subscriptions::SubscriptionChanges},
     sync::{e2ee::DeviceLists, response::Counts},
+    users::ProfileUpdate,
 };
 
 pub(super) type Events = Vec<Box<RawValue>>;
@@ -126,6 +127,7 @@ pub(super) struct Extensions {
     pub(super) receipts: Option<ByRoom>,
     pub(super) typing: Option<ByRoom>,
     pub(super) thread_subscriptions: Option<ThreadSubscriptions>,
+    pub(super) profiles: Option<Profiles>,
 }
 
 /// Messages to the device.
@@ -166,6 +168,13 @@ pub(super) struct ThreadSubscriptions {
     pub(super) prev_batch: Option<String>,
 }
 
+/// Profiles, and what changed of them; there is none without any.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Profiles {
+    /// None for those who share no room any more.
+    pub(super) users: BTreeMap<OwnedUserId, Option<ProfileUpdate>>,
+}
+
 /// One ephemeral event for each room.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ByRoom {
@@ -199,6 +208,7 @@ impl Response {
                 .is_none_or(|data| data.global.is_empty() && data.rooms.is_empty())
             && extensions.receipts.as_ref().is_none_or(|receipts| receipts.rooms.is_empty())
             && extensions.thread_subscriptions.is_none()
+            && extensions.profiles.is_none()
             && extensions.typing.as_ref().is_none_or(|typing| typing.rooms.is_empty())
     }
 }

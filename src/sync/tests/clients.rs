@@ -1,58 +1,31 @@
 //! Clients of every kind that sync at random moments, while people come and go and the server
 //! crashes, end up with what the server holds of the rooms they are in: all of the events once, the
-//! state, the receipts and the counts.
+//! state, the receipts and the counts. No list of somebody's devices that they keep is out of date.
 //!
 //! They speak the client API. What they should know is what a client would be told that begins then.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod client;
+mod keys;
 
 use http::StatusCode;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
+use self::client::{Client, Kind, RoomView, UNWANTED};
 use crate::api::testing::{TestServer, TestUser, open_config};
-
-/// How a client syncs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    /// With all of the state before the timeline.
-    Plain,
-    /// With the state after it.
-    After,
-    /// With the members who speak.
-    Lazy,
-    /// Without topics, and of one sender nothing.
-    Filtered,
-    /// By sliding sync.
-    Sliding,
-}
-
-/// What a filtered client does not want.
-const UNWANTED: &str = "m.room.topic";
-
-#[derive(Debug, Default)]
-struct RoomView {
-    events: BTreeSet<String>,
-    /// The event of each state key.
-    state: BTreeMap<(String, String), String>,
-    /// By user and kind.
-    receipts: BTreeMap<(String, String), String>,
-    counts: Option<(u64, u64)>,
-}
-
-struct Client {
-    kind: Kind,
-    device: TestUser,
-    since: Option<String>,
-    rooms: BTreeMap<String, RoomView>,
-}
 
 struct Model {
     seed: u64,
     random: StdRng,
+    /// What is done with keys is drawn apart, so that the rest of a seed stays what it was.
+    keys_random: StdRng,
     server: Option<TestServer>,
     clients: Vec<Client>,
     rooms: Vec<String>,
+    /// Devices that do nothing but have keys.
+    other_devices: Vec<TestUser>,
+    /// How many lists were compared.
+    compared: usize,
     number: u64,
     restarts: u64,
 }
@@ -73,185 +46,6 @@ fn is_member(((kind, _), _): (&(String, String), &String)) -> bool {
     kind == "m.room.member"
 }
 
-impl RoomView {
-    fn apply(&mut self, events: &[Value]) {
-        for event in events.iter().filter(|event| event.get("state_key").is_some()) {
-            let key = (text(&event["type"]), text(&event["state_key"]));
-            self.state.insert(key, text(&event["event_id"]));
-        }
-    }
-
-    fn take_receipts(&mut self, content: &Value) {
-        for (event_id, kinds) in entries(content) {
-            for (kind, users) in entries(kinds) {
-                // What was delivered is told of late, and not after a crash.
-                for (user, _) in entries(users).filter(|_| kind.starts_with("m.read")) {
-                    self.receipts.insert((user.clone(), kind.clone()), event_id.clone());
-                }
-            }
-        }
-    }
-}
-
-impl Client {
-    fn filter(&self) -> Value {
-        let mut room = json!({ "timeline": { "limit": 4 }, "state": {} });
-        match self.kind {
-            Kind::Lazy => room["state"]["lazy_load_members"] = json!(true),
-            Kind::Filtered => {
-                for part in ["timeline", "state"] {
-                    room[part]["not_types"] = json!([UNWANTED]);
-                }
-            }
-            _ => {}
-        }
-        json!({ "room": room })
-    }
-
-    /// A filter for pages of the timeline.
-    fn page_filter(&self) -> Value {
-        match self.kind {
-            Kind::Filtered => json!({ "not_types": [UNWANTED] }),
-            _ => json!({}),
-        }
-    }
-
-    /// Everything that happened since the last time.
-    async fn sync(&mut self, server: &TestServer) {
-        if self.kind == Kind::Sliding {
-            self.slide(server).await;
-            return;
-        }
-        let filter = encoded(&self.filter());
-        let mut path =
-            format!("/v3/sync?filter={filter}&use_state_after={}", self.kind == Kind::After);
-        if let Some(since) = &self.since {
-            path = format!("{path}&since={since}");
-        }
-        let (status, answer) = server.get(&path, Some(&self.device)).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        self.since = Some(text(&answer["next_batch"]));
-        for gone in ["leave", "invite"] {
-            for (room, _) in entries(&answer["rooms"][gone]) {
-                self.rooms.remove(room);
-            }
-        }
-        for (room, told) in entries(&answer["rooms"]["join"]) {
-            let timeline = list(&told["timeline"]["events"]);
-            let is_new = !self.rooms.contains_key(room);
-            if told["timeline"]["limited"] == true || is_new {
-                self.fill(server, room, &text(&told["timeline"]["prev_batch"])).await;
-            }
-            self.take_timeline(room, timeline);
-            let view = self.rooms.get_mut(room).unwrap();
-            if self.kind == Kind::After {
-                view.apply(list(&told["state_after"]["events"]));
-            } else {
-                view.apply(list(&told["state"]["events"]));
-                view.apply(timeline);
-            }
-            for event in list(&told["ephemeral"]["events"]) {
-                if event["type"] == "m.receipt" {
-                    view.take_receipts(&event["content"]);
-                }
-            }
-            if let Some(counts) = told.get("unread_notifications") {
-                view.counts = Some(counted(counts));
-            }
-        }
-    }
-
-    async fn slide(&mut self, server: &TestServer) {
-        let since = self.since.as_deref().map(|pos| format!("?pos={pos}")).unwrap_or_default();
-        let path = format!("/unstable/org.matrix.simplified_msc3575/sync{since}");
-        let ask = json!({
-            "lists": { "all": {
-                "ranges": [[0, 99]], "timeline_limit": 3, "required_state": [["*", "*"]],
-            } },
-            "extensions": { "receipts": { "enabled": true } },
-        });
-        let (mut status, mut answer) = server.post(&path, Some(&self.device), ask.clone()).await;
-        if answer["errcode"] == "M_UNKNOWN_POS" {
-            // The server does not know the connection since it crashed: clients begin again.
-            self.rooms.clear();
-            let path = "/unstable/org.matrix.simplified_msc3575/sync";
-            (status, answer) = server.post(path, Some(&self.device), ask).await;
-        }
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        self.since = Some(text(&answer["pos"]));
-        for (room, told) in entries(&answer["rooms"]) {
-            if told.get("invite_state").is_some() {
-                self.rooms.remove(room);
-                continue;
-            }
-            if told["initial"] == true {
-                self.rooms.remove(room);
-            }
-            let timeline = list(&told["timeline"]);
-            if told["limited"] == true || told["initial"] == true {
-                self.fill(server, room, &text(&told["prev_batch"])).await;
-            }
-            self.take_timeline(room, timeline);
-            let view = self.rooms.get_mut(room).unwrap();
-            view.apply(list(&told["required_state"]));
-            if let (Some(notifications), Some(highlights)) =
-                (told["notification_count"].as_u64(), told["highlight_count"].as_u64())
-            {
-                view.counts = Some((notifications, highlights));
-            }
-        }
-        for (room, event) in entries(&answer["extensions"]["receipts"]["rooms"]) {
-            if let Some(view) = self.rooms.get_mut(room) {
-                view.take_receipts(&event["content"]);
-            }
-        }
-    }
-
-    fn take_timeline(&mut self, room: &str, timeline: &[Value]) {
-        let view = self.rooms.entry(room.to_owned()).or_default();
-        for event in timeline {
-            let id = text(&event["event_id"]);
-            assert!(view.events.insert(id), "told twice: {event}, {:?}", self.kind);
-        }
-    }
-
-    /// Pages back until something known turns up, or the beginning.
-    async fn fill(&mut self, server: &TestServer, room: &str, prev_batch: &str) {
-        let filter = encoded(&self.page_filter());
-        let view = self.rooms.entry(room.to_owned()).or_default();
-        let mut gap = BTreeSet::new();
-        let mut from = prev_batch.to_owned();
-        'pages: while !from.is_empty() {
-            let path =
-                format!("/v3/rooms/{room}/messages?dir=b&limit=7&filter={filter}&from={from}");
-            let (status, page) = server.get(&path, Some(&self.device)).await;
-            // Somebody threw them out meanwhile, which the next sync tells.
-            if status == StatusCode::FORBIDDEN {
-                break;
-            }
-            assert_eq!(status, StatusCode::OK, "{page}");
-            for event in list(&page["chunk"]) {
-                let id = text(&event["event_id"]);
-                if view.events.contains(&id) {
-                    break 'pages;
-                }
-                gap.insert(id);
-            }
-            from = text(&page["end"]);
-        }
-        view.events.extend(gap);
-    }
-}
-
-fn counted(counts: &Value) -> (u64, u64) {
-    let of = |name: &str| counts[name].as_u64().unwrap();
-    (of("notification_count"), of("highlight_count"))
-}
-
-fn encoded(filter: &Value) -> String {
-    url::form_urlencoded::byte_serialize(filter.to_string().as_bytes()).collect()
-}
-
 impl Model {
     async fn new(seed: u64) -> Self {
         let server = TestServer::new(&open_config()).await;
@@ -263,14 +57,7 @@ impl Model {
         ] {
             let first = server.register(name).await;
             for kind in kinds {
-                let login = json!({
-                    "type": "m.login.password", "password": "secret",
-                    "identifier": { "type": "m.id.user", "user": first.user_id },
-                });
-                let (status, answer) = server.post("/v3/login", None, login).await;
-                assert_eq!(status, StatusCode::OK, "{answer}");
-                let device = TestUser::from(&answer);
-                clients.push(Client { kind, device, since: None, rooms: BTreeMap::new() });
+                clients.push(Client::new(kind, log_in(&server, &first.user_id).await));
             }
         }
         let mut rooms = Vec::new();
@@ -279,8 +66,18 @@ impl Model {
             let (_, answer) = server.post("/v3/createRoom", Some(&clients[0].device), body).await;
             rooms.push(text(&answer["room_id"]));
         }
-        let random = StdRng::seed_from_u64(seed);
-        Self { seed, random, server: Some(server), clients, rooms, number: 0, restarts: 0 }
+        Self {
+            seed,
+            random: StdRng::seed_from_u64(seed),
+            keys_random: StdRng::seed_from_u64(!seed),
+            server: Some(server),
+            clients,
+            rooms,
+            other_devices: Vec::new(),
+            compared: 0,
+            number: 0,
+            restarts: 0,
+        }
     }
 
     /// Something that somebody does, whether they may or not.
@@ -359,12 +156,12 @@ impl Model {
                 joined.sort_unstable();
                 assert_eq!(known, joined, "{at}");
             }
-            let mut fresh = Client {
-                kind: if client.kind == Kind::Sliding { Kind::Plain } else { client.kind },
-                device: client.device.clone(),
-                since: None,
-                rooms: BTreeMap::new(),
-            };
+            for room in &joined {
+                self.compared += client.tracked.check(&server, &client.device, room, &at).await;
+                client.tracked.encrypt(&server, &client.device, room).await;
+            }
+            let kind = if client.kind == Kind::Sliding { Kind::Plain } else { client.kind };
+            let mut fresh = Client::new(kind, client.device.clone());
             fresh.sync(&server).await;
             for room in joined {
                 let view = client.rooms.get(&room).unwrap_or_else(|| panic!("{at}: {room} lacks"));
@@ -396,16 +193,31 @@ impl Model {
     }
 }
 
+async fn log_in(server: &TestServer, user_id: &str) -> TestUser {
+    let login = json!({
+        "type": "m.login.password", "password": "secret",
+        "identifier": { "type": "m.id.user", "user": user_id },
+    });
+    let (status, answer) = server.post("/v3/login", None, login).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    TestUser::from(&answer)
+}
+
 async fn run(seeds: std::ops::Range<u64>) {
+    let mut compared = 0;
     for seed in seeds {
         let mut model = Model::new(seed).await;
         for _ in 0..3 {
             for _ in 0..70 {
                 model.act().await;
+                model.act_on_keys().await;
             }
             model.check().await;
         }
+        compared += model.compared;
+        println!("seed {seed} done, {compared} lists of devices compared");
     }
+    assert!(compared > 0, "nobody knew anybody's devices");
 }
 
 // Seed 2 had counts that sliding sync did not tell of when they were read elsewhere, seed 12 members

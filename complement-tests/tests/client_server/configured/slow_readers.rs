@@ -91,3 +91,48 @@ async fn events_that_are_read_late_bring_everything() {
     events.until(|response| got.take(response, &room)).await;
     got.check(&bob, &room, &said).await;
 }
+
+/// How many readers of each kind take nothing, and how much is said meanwhile, in bytes.
+const READERS: usize = 10;
+const SAID: usize = 200 * 60_000;
+
+async fn fill(alice: &Client, room: &str) {
+    for _ in 0..200 {
+        alice.say(room, &"x".repeat(SAID / 200)).await;
+    }
+}
+
+/// However much is said in a room of readers who take nothing: each of them costs the memory of a
+/// response, and not of all that they have not read.
+#[tokio::test]
+async fn readers_who_take_nothing_cost_a_response_each() {
+    let server = server();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let carol = server.register("carol").await;
+    let room = alice.create_room_with(&[&bob, &carol]).await;
+    // What the server remembers of any messages, it has then.
+    fill(&alice, &room).await;
+    let before = server.resident_kib();
+    let (mut sockets, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..READERS {
+        let mut socket = Socket::open(&server, &bob, None).await;
+        socket.until(|_| true).await;
+        sockets.push(socket);
+        let mut events = Events::open(&server, &carol, None).await;
+        events.next().await.unwrap();
+        streams.push(events);
+    }
+    let opened = server.resident_kib();
+    fill(&alice, &room).await;
+    let stuck = server.resident_kib();
+    fill(&alice, &room).await;
+    let after = server.resident_kib();
+    let unread_kib = 2 * 2 * READERS * SAID / 1024;
+    println!(
+        "KiB: {before} without readers, {opened} with {} of them, {stuck} when they had half, and \
+         {after} when they had all of {unread_kib} unread",
+        2 * READERS,
+    );
+    let grown = usize::try_from(after.saturating_sub(opened)).unwrap();
+    assert!(grown < unread_kib / 5, "{grown} KiB more with {unread_kib} KiB unread");
+}

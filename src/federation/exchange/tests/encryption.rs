@@ -1,32 +1,11 @@
 //! Keys and messages between devices of users on several servers.
 
 use http::Method;
-use ruma::{
-    server_name,
-    signatures::{Ed25519KeyPair, sign_json},
-};
+use ruma::server_name;
 
 use super::*;
+use crate::e2ee::testing::device_keys;
 use crate::storage::{Range, schema::TO_DEVICE_OUT};
-
-/// Identity keys of a device, signed by themselves.
-fn device_keys(user_id: &str, device: &str, seed: u8) -> Value {
-    let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
-    let public = base64::Engine::encode(
-        &base64::prelude::BASE64_STANDARD_NO_PAD,
-        key.verifying_key().as_bytes(),
-    );
-    let head = [0x30, 0x2E, 2, 1, 0, 0x30, 5, 6, 3, 0x2B, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    let document = [&head[..], &[seed; 32]].concat();
-    let pair = Ed25519KeyPair::from_der(&document, device.to_owned()).unwrap();
-    let keys = json!({
-        "user_id": user_id, "device_id": device, "algorithms": ["m.olm.v1.curve25519-aes-sha2"],
-        "keys": { format!("ed25519:{device}"): public, format!("curve25519:{device}"): "c" },
-    });
-    let mut object: CanonicalJsonObject = serde_json::from_value(keys).unwrap();
-    sign_json(user_id, &pair, &mut object).unwrap();
-    json!(object)
-}
 
 pub(super) async fn upload(server: &TestServer, user: &TestUser, seed: u8, one_time: &[&str]) {
     let keys = device_keys(&user.user_id, &user.device_id, seed);
