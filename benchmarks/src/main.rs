@@ -5,6 +5,7 @@
 //! myelin-bench compare --myelin target/release/myelin --synapse ~/synapse/bin/python
 //! myelin-bench growth --myelin target/release/myelin --plots docs/performance
 //! myelin-bench room --myelin target/release/myelin
+//! myelin-bench federation --myelin target/release/myelin
 //! myelin-bench floor --directory .
 //! ```
 //!
@@ -12,10 +13,11 @@
 //! and limit no rates. `compare` starts the servers itself, with empty data, one
 //! after the other, and prints one table of both. `growth` watches how the cost of
 //! an operation follows the size of what it works on, and draws it. `room` builds one
-//! large room and says what it costs, on the disk too. `floor` says what this machine takes for the
+//! large room and says what it costs, on the disk too. `federation` is another server to it, driven by
+//! hand. `floor` says what this machine takes for the
 //! parts of an operation that no server can leave out.
 //!
-//! Everything goes through the client API. CPU time and memory are those of the
+//! All else goes through the client API. CPU time and memory are those of the
 //! server's process; its children, if it has any, are not counted.
 
 #![allow(
@@ -29,6 +31,7 @@
 #![allow(clippy::indexing_slicing, reason = "JSON is made by index, which adds what is missing")]
 #![allow(clippy::disallowed_methods, reason = "latencies are real time")]
 
+mod federation;
 mod floor;
 mod growth;
 mod homeserver;
@@ -103,6 +106,15 @@ enum Command {
         /// Also writes the figures to this file, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
+    },
+    /// Sends it events as another server does, has it join and catch up, and has servers be gone.
+    Federation {
+        /// Binary of myelin.
+        #[arg(long)]
+        myelin: PathBuf,
+        /// Events or members of each part.
+        #[arg(long, default_value_t = 10_000)]
+        events: usize,
     },
     /// Measures what the machine itself takes: the disk's flush, hashing, connections.
     Floor {
@@ -182,6 +194,10 @@ async fn run(command: Command) -> Result<(), BenchError> {
         Command::Room { myelin, members, messages, json } => {
             let report = room::run(&myelin, members, messages).await?;
             print(&[report], json.as_deref())
+        }
+        Command::Federation { myelin, events } => {
+            federation::print(&myelin, events).await;
+            Ok(())
         }
         Command::Floor { directory } => Ok(floor::print(&directory)?),
         Command::Growth { servers, times, plots } => {

@@ -5,13 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on this is the homeserver to test. Only before the first one is started.
+pub fn use_binary(path: &Path) {
+    BINARY.get_or_init(|| path.to_owned());
+}
+
 /// Path of the homeserver to test: `MYELIN_BIN`, or else a fresh build.
 ///
 /// Clones of the repository may share a target directory, where each build puts
 /// its binary at the same path. So the build happens under a lock, and what it
 /// made is kept under a name that only this clone uses.
 pub fn homeserver_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("MYELIN_BIN") {
         Some(path) => PathBuf::from(path),
         None => build().unwrap_or_else(|error| panic!("cannot build the homeserver: {error}")),

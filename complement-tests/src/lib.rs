@@ -57,7 +57,7 @@ mod waiting;
 
 pub use answer::Answer;
 pub use appservice::{Appservice, Received};
-pub use binary::homeserver_binary;
+pub use binary::{homeserver_binary, use_binary};
 pub use client::{Client, Path, Request, media_of};
 pub use config::Config;
 pub use federating::federating;
