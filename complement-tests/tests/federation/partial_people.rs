@@ -271,9 +271,92 @@ async fn a_lazy_client_follows_the_room_and_another_gets_it_when_it_is_whole() {
         let events = ["state", "timeline"].map(|part| shown[part]["events"].as_array());
         assert_eq!(events.into_iter().flatten().flatten().filter(of_user).count(), 1, "{shown}");
     }
+    lazy.until(|response| {
+        let summary = &response["rooms"]["join"][id]["summary"];
+        (summary["m.joined_member_count"] == 4).then_some(())
+    })
+    .await;
     // Neither misses what comes then.
     let late = meeting.says(&meeting.other, "grace", "late").await;
     for sync in [&mut lazy, &mut eager] {
         sync.until_event(id, &late.id).await;
     }
+}
+
+/// Sliding sync as a client uses it.
+struct Sliding {
+    client: Client,
+    members: &'static str,
+    position: Option<String>,
+}
+
+impl Sliding {
+    /// One that wants the room's name and these members.
+    fn of(client: &Client, members: &'static str) -> Self {
+        Self { client: client.clone(), members, position: None }
+    }
+
+    async fn next(&mut self, timeout_ms: u64) -> Value {
+        let path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+        let state = json!([["m.room.name", ""], ["m.room.member", self.members]]);
+        let list = json!({ "ranges": [[0, 9]], "timeline_limit": 5, "required_state": state });
+        let mut request =
+            self.client.post(path, json!({ "conn_id": self.members, "lists": { "all": list } }));
+        request = request.query("timeout", &timeout_ms.to_string());
+        if let Some(position) = &self.position {
+            request = request.query("pos", position);
+        }
+        let answer = request.await.ok();
+        self.position = answer["pos"].as_str().map(str::to_owned);
+        answer
+    }
+
+    /// Syncs until there is something of a room.
+    async fn until_room(&mut self, id: &str) -> Value {
+        wait_until("the room", async || {
+            let room = self.next(5_000).await["rooms"][id].clone();
+            room.is_object().then_some(room)
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn sliding_sync_shows_the_room_at_once_to_who_does_not_want_all_members() {
+    let meeting = Meeting::new().await;
+    let (bob, id) = (&meeting.bob, &meeting.room.id);
+    let (mut lazy, mut eager) = (Sliding::of(bob, "$LAZY"), Sliding::of(bob, "*"));
+    assert_eq!(lazy.until_room(id).await["name"], "named");
+    assert!(eager.next(0).await["rooms"][id].is_null());
+    let said = meeting.says(&meeting.peer, "frank", "early").await;
+    let shown = lazy.until_room(id).await;
+    assert!(shown["timeline"].to_string().contains(&said.id), "{shown}");
+    assert!(eager.next(0).await["rooms"][id].is_null());
+    meeting.tell();
+    let shown = eager.until_room(id).await;
+    assert_eq!(shown["initial"], true, "{shown}");
+    assert_eq!(shown["joined_count"], 4, "{shown}");
+    let grace = meeting.other.user("grace");
+    let state = shown["required_state"].as_array().expect("a state");
+    assert!(state.iter().any(|event| event["state_key"] == *grace), "{shown}");
+}
+
+/// Spec: <https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging>
+#[tokio::test]
+async fn devices_hear_from_who_is_not_known_yet() {
+    let meeting = Meeting::new().await;
+    let (bob, frank) = (&meeting.bob, meeting.peer.user("frank"));
+    let content = json!({
+        "sender": frank, "type": "m.dummy", "message_id": "one",
+        "messages": { &bob.user_id: { &bob.device_id: { "hello": "there" } } },
+    });
+    let edu = json!({ "edu_type": "m.direct_to_device", "content": content });
+    meeting.peer.transact(&meeting.server, &[], &[edu]).await.ok();
+    let message = bob
+        .sync()
+        .until(|response| response["to_device"]["events"].as_array()?.first().cloned())
+        .await;
+    let wanted = json!({ "sender": frank, "type": "m.dummy", "content": { "hello": "there" } });
+    assert_eq!(message, wanted);
+    assert!(!meeting.is_shown().await);
 }

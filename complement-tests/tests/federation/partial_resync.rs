@@ -18,6 +18,7 @@ async fn who_left_before_all_members_were_known_comes_again() {
     meeting.room.add(&Pdu::of(left));
     let unheard = meeting.room.message(&meeting.peer.user("eve"), "unheard");
     meeting.room.add(&meeting.peer.sign(unheard));
+    meeting.server.kill_and_start_again();
     meeting.tell();
     meeting.comes_in(bob).await.ok();
     meeting.is_whole().await;
