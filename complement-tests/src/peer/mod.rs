@@ -18,6 +18,9 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::coverage::{self, Way};
 use crate::{Answer, Config, Server, Signer, wait_until};
@@ -76,7 +79,13 @@ struct Inner {
     received: Mutex<Vec<Received>>,
     rooms: Mutex<Vec<Room>>,
     transactions: Mutex<u64>,
+    address: Address,
+    acceptor: TlsAcceptor,
+    serving: Mutex<Option<Serving>>,
 }
+
+/// What ends its listening, and the end.
+type Serving = (oneshot::Sender<()>, JoinHandle<()>);
 
 impl Peer {
     /// A new one, on a free port of this machine.
@@ -93,15 +102,41 @@ impl Peer {
             received: Mutex::default(),
             rooms: Mutex::default(),
             transactions: Mutex::default(),
+            address,
+            acceptor: listener.acceptor(),
+            serving: Mutex::default(),
         };
         let peer = Self { inner: Arc::new(inner) };
-        let answering = peer.clone();
+        peer.serve(listener);
+        peer
+    }
+
+    fn serve(&self, listener: tls::TlsListener) {
+        let answering = self.clone();
         let router = axum::Router::new().fallback(move |request: http::Request<Body>| {
             let peer = answering.clone();
             async move { peer.take(request).await }
         });
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        peer
+        let (end, ended) = oneshot::channel::<()>();
+        let serving = tokio::spawn(async move {
+            let ended = async { drop(ended.await) };
+            axum::serve(listener, router).with_graceful_shutdown(ended).await.ok();
+        });
+        *lock(&self.inner.serving) = Some((end, serving));
+    }
+
+    /// From now on refuses connections.
+    pub async fn go_away(&self) {
+        let serving = lock(&self.inner.serving).take();
+        let (end, serving) = serving.expect("it is there");
+        end.send(()).ok();
+        serving.await.expect("it ends well");
+    }
+
+    /// Is there again, under the same name.
+    pub async fn come_back(&self) {
+        let acceptor = self.inner.acceptor.clone();
+        self.serve(tls::listen_again(self.inner.address, acceptor).await);
     }
 
     /// Its server name.
@@ -145,6 +180,17 @@ impl Peer {
             let sent = self.received("/_matrix/federation/v1/send/");
             let pdus = sent.iter().flat_map(|sent| sent.body["pdus"].as_array().into_iter());
             pdus.flatten().find(|pdu| wanted(pdu)).cloned()
+        })
+        .await
+    }
+
+    /// Waits until an EDU like this comes in a transaction; its content.
+    pub async fn gets_edu(&self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        wait_until(kind, async || {
+            let sent = self.received("/_matrix/federation/v1/send/");
+            let edus = sent.iter().flat_map(|sent| sent.body["edus"].as_array().into_iter());
+            let contents = edus.flatten().filter(|edu| edu["edu_type"] == kind);
+            contents.map(|edu| &edu["content"]).find(|content| wanted(content)).cloned()
         })
         .await
     }

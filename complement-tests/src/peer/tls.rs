@@ -89,6 +89,19 @@ pub(crate) async fn listen() -> (TlsListener, Address) {
     (TlsListener { tcp, acceptor: TlsAcceptor::from(Arc::new(config)) }, address)
 }
 
+impl TlsListener {
+    /// What it takes to listen there again when this one is gone.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.clone()
+    }
+}
+
+/// Listens once more where one listened before.
+pub(crate) async fn listen_again(address: Address, acceptor: TlsAcceptor) -> TlsListener {
+    let tcp = TcpListener::bind(address).await.expect("nobody else took the port");
+    TlsListener { tcp, acceptor }
+}
+
 impl Listener for TlsListener {
     type Io = TlsStream<TcpStream>;
     type Addr = Address;

@@ -17,6 +17,8 @@ mod membership;
 mod outages;
 mod outside;
 mod partial;
+mod partial_people;
+mod partial_resync;
 mod policy;
 mod questions;
 mod reading;

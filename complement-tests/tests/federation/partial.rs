@@ -7,25 +7,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use complement_tests::peer::{Pdu, Peer, Received, Room};
-use complement_tests::{Client, Server, wait_until};
+use complement_tests::{Answer, Client, Server, wait_until};
 use serde_json::{Value, json};
 
 use crate::server;
 
+/// A filter by which a client loads members lazily.
+pub(crate) const LAZY: &str = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
+
 /// A room of a peer with a name and three members, which somebody of the server has joined.
-struct Meeting {
-    server: Server,
-    bob: Client,
-    peer: Peer,
+pub(crate) struct Meeting {
+    pub(crate) server: Server,
+    pub(crate) bob: Client,
+    pub(crate) peer: Peer,
     /// Another server in the room.
-    other: Peer,
-    room: Room,
+    pub(crate) other: Peer,
+    pub(crate) room: Room,
     /// Whether the peer tells the whole state.
     tells: Arc<AtomicBool>,
 }
 
 impl Meeting {
-    async fn new() -> Self {
+    /// The room is joined in part; the peer names both servers.
+    pub(crate) async fn new() -> Self {
+        Self::naming(|peer, other| vec![peer.name().to_owned(), other.name().to_owned()]).await
+    }
+
+    /// The same where the peer says that these servers are in the room.
+    pub(crate) async fn naming(servers: impl Fn(&Peer, &Peer) -> Vec<String>) -> Self {
         let (server, peer, other) = (server(), Peer::start().await, Peer::start().await);
         let bob = server.register("bob").await;
         let room = peer.host("eve", "public");
@@ -37,16 +46,15 @@ impl Meeting {
         }
         let tells = Arc::new(AtomicBool::new(false));
         let (hosted, telling) = (room.clone(), Arc::clone(&tells));
-        let servers = [peer.name(), other.name()].map(str::to_owned);
+        let servers = servers(&peer, &other);
         peer.on(move |request: &Received| {
             let is = |endpoint: &str| request.path.contains(endpoint);
             if is("/state_ids/") && !telling.load(Ordering::SeqCst) {
                 return Some((404, json!({ "errcode": "M_NOT_FOUND", "error": "not now" })));
             }
-            if !is("/send_join/") {
+            if !is("/send_join/") || request.query != "omit_members=true" {
                 return None;
             }
-            assert_eq!(request.query, "omit_members=true");
             let all = hosted.all_state();
             let of_eve = |event: &Value| {
                 event["type"] != "m.room.member"
@@ -62,12 +70,53 @@ impl Meeting {
             });
             Some((200, body))
         });
-        bob.post(format!("join/{}?via={}", room.id, peer.name()), json!({})).await.ok();
-        Self { server, bob, peer, other, room, tells }
+        let meeting = Self { server, bob, peer, other, room, tells };
+        meeting.comes_in(&meeting.bob).await.ok();
+        meeting
+    }
+
+    /// Somebody joins by way of the peer.
+    pub(crate) async fn comes_in(&self, user: &Client) -> Answer {
+        let via = self.peer.name();
+        user.post(format!("join/{}?via={via}", self.room.id), json!({})).await
+    }
+
+    /// From now on the peer tells the whole state.
+    pub(crate) fn tell(&self) {
+        self.tells.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on the other server tells the state before the join.
+    pub(crate) fn other_tells(&self) {
+        let state: Vec<Pdu> = self
+            .room
+            .all_state()
+            .into_iter()
+            .filter(|event| event["sender"] != self.bob.user_id.as_str())
+            .map(Pdu::of)
+            .collect();
+        self.other.on(move |request: &Received| {
+            if request.path.contains("/state_ids/") {
+                let ids: Vec<&str> = state.iter().map(|pdu| &*pdu.id).collect();
+                return Some((200, json!({ "pdu_ids": ids, "auth_chain_ids": [] })));
+            }
+            let is_wanted = |pdu: &&Pdu| request.path.ends_with(&format!("/event/{}", pdu.id));
+            let pdus = state.iter().find(is_wanted).map(|pdu| [&pdu.json])?;
+            Some((200, json!({ "origin": "a.example", "origin_server_ts": 1, "pdus": pdus })))
+        });
+    }
+
+    /// A user of a peer says something.
+    pub(crate) async fn says(&self, of: &Peer, user: &str, text: &str) -> Pdu {
+        let pdu = of.sign(self.room.message(&of.user(user), text));
+        self.room.add(&pdu);
+        of.sends(&self.server, &[&pdu]).await;
+        self.arrives(&pdu.id).await;
+        pdu
     }
 
     /// Messages go both ways.
-    async fn talks(&self, text: &str) {
+    pub(crate) async fn talks(&self, text: &str) {
         let said = self.bob.say(&self.room.id, text).await;
         for peer in [&self.peer, &self.other] {
             let pdu = peer.gets_pdu(|pdu| pdu["content"]["body"] == text).await;
@@ -75,10 +124,7 @@ impl Meeting {
         }
         self.room.add(&Pdu::of(self.peer.gets_pdu(|pdu| pdu["content"]["body"] == text).await));
         for (of, user) in [(&self.peer, "frank"), (&self.other, "grace")] {
-            let pdu = of.sign(self.room.message(&of.user(user), text));
-            self.room.add(&pdu);
-            of.sends(&self.server, &[&pdu]).await;
-            self.arrives(&pdu.id).await;
+            self.says(of, user, text).await;
         }
     }
 
@@ -89,13 +135,18 @@ impl Meeting {
     }
 
     /// Whether a sync without lazily loaded members has the room.
-    async fn is_shown(&self) -> bool {
+    pub(crate) async fn is_shown(&self) -> bool {
         let answer = self.bob.get("sync?timeout=0").await.ok();
         answer["rooms"]["join"][&self.room.id].is_object()
     }
 
-    async fn is_whole(&self) {
-        let members = self.bob.get(format!("rooms/{}/joined_members", self.room.id)).await.ok();
+    pub(crate) async fn is_whole(&self) {
+        let members = wait_until("the members", async || {
+            let answer = self.bob.get(["rooms", &self.room.id, "joined_members"]).await;
+            // So it says if it took too long.
+            (answer.status != 503).then(|| answer.ok())
+        })
+        .await;
         let joined = members["joined"].as_object().expect("members");
         let (eve, frank) = (self.peer.user("eve"), self.peer.user("frank"));
         let wanted = [&self.bob.user_id, &eve, &frank, &self.other.user("grace")];
@@ -110,14 +161,13 @@ async fn a_room_is_used_before_all_of_its_members_are_known() {
     let meeting = Meeting::new().await;
     meeting.talks("at once").await;
     assert!(!meeting.is_shown().await);
-    let lazy = "%7B%22room%22%3A%7B%22state%22%3A%7B%22lazy_load_members%22%3Atrue%7D%7D%7D";
-    let answer = meeting.bob.get(format!("sync?timeout=0&filter={lazy}")).await.ok();
+    let answer = meeting.bob.sync().with_filter(LAZY).now().await;
     assert!(answer["rooms"]["join"][&meeting.room.id].is_object(), "{answer}");
     // Others are told to ask elsewhere.
     let (id, peer) = (&meeting.room.id, &meeting.other);
     let path = format!("/_matrix/federation/v1/make_join/{id}/{}?ver=11", peer.user("heidi"));
     peer.get(&meeting.server, &path).await.fails(404, "M_NOT_FOUND");
-    meeting.tells.store(true, Ordering::SeqCst);
+    meeting.tell();
     meeting.is_whole().await;
     meeting.talks("afterwards").await;
     peer.get(&meeting.server, &path).await.ok();
@@ -130,7 +180,7 @@ async fn the_rest_is_fetched_after_a_sigkill() {
     meeting.server.kill_and_start_again();
     meeting.talks("in between").await;
     assert!(!meeting.is_shown().await);
-    meeting.tells.store(true, Ordering::SeqCst);
+    meeting.tell();
     meeting.is_whole().await;
     meeting.talks("afterwards").await;
 }
@@ -138,25 +188,7 @@ async fn the_rest_is_fetched_after_a_sigkill() {
 #[tokio::test]
 async fn the_rest_is_fetched_from_another_server_if_the_first_does_not_tell() {
     let meeting = Meeting::new().await;
-    // The state before the join.
-    let state: Vec<Pdu> = meeting
-        .room
-        .all_state()
-        .into_iter()
-        .filter(|event| event["sender"] != meeting.bob.user_id.as_str())
-        .map(Pdu::of)
-        .collect();
-    meeting.other.on(move |request: &Received| {
-        if request.path.contains("/state_ids/") {
-            let ids: Vec<&str> = state.iter().map(|pdu| &*pdu.id).collect();
-            return Some((200, json!({ "pdu_ids": ids, "auth_chain_ids": [] })));
-        }
-        let wanted = state.iter().find(|pdu| request.path.ends_with(&format!("/event/{}", pdu.id)));
-        let pdus = wanted.map(|pdu| [&pdu.json]);
-        pdus.map(|pdus| {
-            (200, json!({ "origin": "a.example", "origin_server_ts": 1, "pdus": pdus }))
-        })
-    });
+    meeting.other_tells();
     meeting.is_whole().await;
     assert!(!meeting.peer.received("/state_ids/").is_empty());
 }
