@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quick_cache::{Weighter, sync::Cache};
+use moka::sync::Cache;
 use ruma::{OwnedEventId, api::Direction};
-use tokio::time::Instant;
 
 use super::{Unread, event::PushEvent};
 use crate::{
@@ -27,33 +26,22 @@ pub(super) const STEP: usize = 500;
 /// Events taken apart, by stream position.
 pub(super) type Looked = Vec<(u64, Arc<PushEvent>)>;
 
-/// A window of a room's timeline: after one position and up to another.
-type Window = (RoomNumber, u64, u64);
-
-/// What was looked at within the last moments, and when.
-pub(super) type Looks = Cache<Window, (Instant, Arc<Looked>), ByEvents>;
+/// What was looked at within the last moments: a window after one position and up to another.
+pub(super) type Looks = Cache<(RoomNumber, u64, u64), Arc<Looked>>;
 
 /// For how long a window is kept. What is redacted in it meanwhile is looked at again with the
 /// redaction, which lies behind it.
 const LOOK_FOR: Duration = Duration::from_secs(2);
-/// How many events of such windows are kept, about 20 bytes each.
+/// How many events of such windows are kept, about 20 bytes each; and what they hold lives as long,
+/// some kB each, so that it is well that they go by themselves.
 const MAX_LOOKED_AT: u64 = 50_000;
-/// About how many windows that are. There are at least a few hundred events in each part of the cache.
-const WINDOWS: usize = 500;
-
-/// A window counts with its events.
-#[derive(Clone)]
-pub(super) struct ByEvents;
-
-impl Weighter<Window, (Instant, Arc<Looked>)> for ByEvents {
-    fn weight(&self, _: &Window, (_, looked): &(Instant, Arc<Looked>)) -> u64 {
-        looked.len() as u64 + 5
-    }
-}
 
 /// An empty one.
 pub(super) fn looks() -> Looks {
-    Cache::with_weighter(WINDOWS, MAX_LOOKED_AT, ByEvents)
+    let weigh = |_: &(RoomNumber, u64, u64), looked: &Arc<Looked>| {
+        u32::try_from(looked.len() + 5).unwrap_or(u32::MAX)
+    };
+    Cache::builder().weigher(weigh).max_capacity(MAX_LOOKED_AT).time_to_live(LOOK_FOR).build()
 }
 
 /// Live events of a room's timeline, by position.
@@ -70,13 +58,11 @@ impl Unread {
         upto: u64,
     ) -> Result<Arc<Looked>, RoomError> {
         let key = (room.number, after, upto);
-        if let Some((since, looked)) = self.memory.looks.get(&key)
-            && since.elapsed() < LOOK_FOR
-        {
+        if let Some(looked) = self.memory.looks.get(&key) {
             return Ok(looked);
         }
         let looked = Arc::new(self.look_back(at, room, after, upto, STEP).await?);
-        self.memory.looks.insert(key, (Instant::now(), Arc::clone(&looked)));
+        self.memory.looks.insert(key, Arc::clone(&looked));
         Ok(looked)
     }
 
