@@ -11,6 +11,8 @@ use ruma::{api::federation::event::get_room_state_ids, server_name};
 use super::*;
 use crate::storage::{Range, schema::PARTIAL_ROOMS};
 
+mod held_up;
+
 const STATE_IDS: &str = "/_matrix/federation/v1/state_ids";
 const SEND_JOIN: &str = "/_matrix/federation/v2/send_join";
 /// `{"room":{"state":{"lazy_load_members":true}}}`
@@ -58,6 +60,41 @@ impl Meeting {
         meeting.join().await;
         assert!(is_partial(&meeting.a).await);
         meeting
+    }
+
+    /// Alice comes in while nobody tells the whole state, and so of Eve, whom Bob has banned. What
+    /// made Eve a member once can be had of her server. Alice's join comes with them.
+    async fn with_a_banned_user() -> (Self, Peer, Joined, String) {
+        let it = Self::new().await;
+        let b = server_name!("b.example");
+        let peer = Peer::new(&it.network, "peer.example", 9).await;
+        let eve = peer.join(b, &it.room, "@eve:peer.example").await;
+        let body = json!({ "user_id": eve.user });
+        let ban = format!("/v3/rooms/{}/ban", it.room);
+        assert_eq!(it.b.post(&ban, Some(&it.bob), body).await.0, StatusCode::OK);
+        it.network.lose(Some(STATE_IDS));
+        it.join().await;
+        let (_, joined) =
+            it.a.get(
+                &format!(
+                    "/v3/rooms/{}/state/m.room.member/{}?format=event",
+                    it.room, it.alice.user_id
+                ),
+                Some(&it.alice),
+            )
+            .await;
+        let rooms = it.b.server.rooms();
+        let room =
+            rooms.room(&ruma::OwnedRoomId::try_from(it.room.as_str()).unwrap()).await.unwrap();
+        let ids: Vec<ruma::OwnedEventId> =
+            eve.auth.iter().map(|id| id.as_str().try_into().unwrap()).collect();
+        let mut known = rooms.pdus(&room, &ids).await.unwrap();
+        let chain = rooms.auth_chain_of(&room, &ids[0]).await.unwrap();
+        known.extend(rooms.pdus(&room, &chain).await.unwrap());
+        *peer.auth_chain.lock() =
+            known.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect();
+        let joined = text(&joined["event_id"]);
+        (it, peer, eve, joined)
     }
 
     async fn join(&self) {
@@ -395,31 +432,9 @@ async fn members_that_are_left_out_unasked_are_no_state() {
 /// Whoever was banned before the join is not known to be as long as not all members are.
 #[tokio::test]
 async fn what_only_passed_because_not_all_was_known_is_taken_back() {
-    let it = Meeting::new().await;
-    let (a, b) = (server_name!("a.example"), server_name!("b.example"));
-    let mut peer = Peer::new(&it.network, "peer.example", 9).await;
-    let eve = peer.join(b, &it.room, "@eve:peer.example").await;
-    let body = json!({ "user_id": eve.user });
-    let ban = format!("/v3/rooms/{}/ban", it.room);
-    assert_eq!(it.b.post(&ban, Some(&it.bob), body).await.0, StatusCode::OK);
-    it.network.lose(Some(STATE_IDS));
-    it.join().await;
-    let (_, joined) =
-        it.a.get(
-            &format!("/v3/rooms/{}/state/m.room.member/{}?format=event", it.room, it.alice.user_id),
-            Some(&it.alice),
-        )
-        .await;
-    let rooms = it.b.server.rooms();
-    let room = rooms.room(&ruma::OwnedRoomId::try_from(it.room.as_str()).unwrap()).await.unwrap();
-    let ids: Vec<ruma::OwnedEventId> =
-        eve.auth.iter().map(|id| id.as_str().try_into().unwrap()).collect();
-    let mut known = rooms.pdus(&room, &ids).await.unwrap();
-    let chain = rooms.auth_chain_of(&room, &ids[0]).await.unwrap();
-    known.extend(rooms.pdus(&room, &chain).await.unwrap());
-    *peer.auth_chain.lock() =
-        known.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect();
-    let (said, event) = peer.sign(eve.message(joined["event_id"].as_str().unwrap(), "still here"));
+    let a = server_name!("a.example");
+    let (it, mut peer, eve, joined) = Meeting::with_a_banned_user().await;
+    let (said, event) = peer.sign(eve.message(&joined, "still here"));
     assert!(peer.send(a, &[&event]).await.unwrap().pdus.values().all(Result::is_ok));
     arrives(&it.a, &it.alice, &it.room, &said).await;
     let honest = send(&it.a, &it.alice, &it.room, "hello?").await;
