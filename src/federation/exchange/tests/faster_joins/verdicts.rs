@@ -1,0 +1,66 @@
+//! What is judged while not all members are known, and again when they are.
+
+use ruma::OwnedEventId;
+
+use super::*;
+use crate::rooms::Room;
+
+impl Meeting {
+    async fn room_at_b(&self) -> Arc<Room> {
+        let id: ruma::OwnedRoomId = self.room.as_str().try_into().unwrap();
+        self.b.server.rooms().room(&id).await.unwrap()
+    }
+
+    /// Events as b has them.
+    async fn known_to_b(&self, ids: &[String]) -> Vec<Value> {
+        let ids: Vec<OwnedEventId> = ids.iter().map(|id| id.as_str().try_into().unwrap()).collect();
+        let events = self.b.server.rooms().pdus(&*self.room_at_b().await, &ids).await.unwrap();
+        events.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect()
+    }
+
+    /// What authorizes an event at b, directly or not.
+    async fn chain_at_b(&self, id: &str) -> Vec<Value> {
+        let id: OwnedEventId = id.try_into().unwrap();
+        let rooms = self.b.server.rooms();
+        let chain = rooms.auth_chain_of(&*self.room_at_b().await, &id).await.unwrap();
+        let chain: Vec<String> = chain.iter().map(ToString::to_string).collect();
+        self.known_to_b(&chain).await
+    }
+}
+
+/// Whoever was banned before the join is not known to be as long as not all members are.
+#[tokio::test]
+async fn what_only_passed_because_not_all_was_known_is_taken_back() {
+    let it = Meeting::new().await;
+    let (a, b) = (server_name!("a.example"), server_name!("b.example"));
+    let mut peer = Peer::new(&it.network, "peer.example", 9).await;
+    let eve = peer.join(b, &it.room, "@eve:peer.example").await;
+    let body = json!({ "user_id": eve.user });
+    let ban = format!("/v3/rooms/{}/ban", it.room);
+    assert_eq!(it.b.post(&ban, Some(&it.bob), body).await.0, StatusCode::OK);
+    it.network.lose(Some(STATE_IDS));
+    it.join().await;
+    let (_, joined) =
+        it.a.get(
+            &format!("/v3/rooms/{}/state/m.room.member/{}?format=event", it.room, it.alice.user_id),
+            Some(&it.alice),
+        )
+        .await;
+    let mut known = it.known_to_b(&eve.auth).await;
+    known.extend(it.chain_at_b(&eve.auth[0]).await);
+    *peer.auth_chain.lock() = known;
+    let (said, event) = peer.sign(eve.message(joined["event_id"].as_str().unwrap(), "still here"));
+    assert!(peer.send(a, &[&event]).await.unwrap().pdus.values().all(Result::is_ok));
+    arrives(&it.a, &it.alice, &it.room, &said).await;
+    let honest = send(&it.a, &it.alice, &it.room, "hello?").await;
+
+    it.tell_all().await;
+    let path = |event: &str| format!("/v3/rooms/{}/event/{event}", it.room);
+    let (status, _) = it.a.get(&path(&said), Some(&it.alice)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "it is rejected now");
+    assert_eq!(it.a.get(&path(&honest), Some(&it.alice)).await.0, StatusCode::OK);
+    assert_eq!(membership(&it.a, &it.alice, &it.room, &eve.user).await, "ban");
+    let (_, page) =
+        it.a.get(&format!("/v3/rooms/{}/messages?dir=b&limit=3", it.room), Some(&it.alice)).await;
+    assert!(!page.to_string().contains("still here"), "{page}");
+}
