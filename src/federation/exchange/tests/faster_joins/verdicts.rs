@@ -64,3 +64,42 @@ async fn what_only_passed_because_not_all_was_known_is_taken_back() {
         it.a.get(&format!("/v3/rooms/{}/messages?dir=b&limit=3", it.room), Some(&it.alice)).await;
     assert!(!page.to_string().contains("still here"), "{page}");
 }
+
+/// What a server says of somebody while it leaves the others out may be out of date.
+#[tokio::test]
+async fn what_only_failed_because_not_all_was_known_is_news_then() {
+    let it = Meeting::new().await;
+    let leave = format!("/v3/rooms/{}/leave", it.room);
+    assert_eq!(it.b.post(&leave, Some(&it.dave), json!({})).await.0, StatusCode::OK);
+    let member = format!("/v3/rooms/{}/state/m.room.member/{}", it.room, it.dave.user_id);
+    let (_, left) = it.b.get(&format!("{member}?format=event"), Some(&it.bob)).await;
+    let left = text(&left["event_id"]);
+    join(&it.b, &it.dave, &it.room).await;
+    let (old, chain) =
+        (it.known_to_b(std::slice::from_ref(&left)).await, it.chain_at_b(&left).await);
+    change_json(&it.network, &it.b, SEND_JOIN, move |answer| {
+        answer["state"].as_array_mut().unwrap().extend(old.clone());
+        answer["auth_chain"].as_array_mut().unwrap().extend(chain.clone());
+    });
+    it.network.lose(Some(STATE_IDS));
+    it.join().await;
+    assert_eq!(membership(&it.a, &it.alice, &it.room, &it.dave.user_id).await, "leave");
+    let said = send(&it.b, &it.dave, &it.room, "unheard").await;
+    let after = send(&it.b, &it.bob, &it.room, "heard").await;
+    arrives(&it.a, &it.alice, &it.room, &after).await;
+    let path = format!("/v3/rooms/{}/event/{said}", it.room);
+    assert_eq!(it.a.get(&path, Some(&it.alice)).await.0, StatusCode::NOT_FOUND);
+    let lazy = it.sync(&format!("&filter={LAZY}")).await;
+    assert!(!lazy.to_string().contains(&said), "{lazy}");
+
+    it.tell_all().await;
+    assert_eq!(it.a.get(&path, Some(&it.alice)).await.0, StatusCode::OK);
+    assert_eq!(membership(&it.a, &it.alice, &it.room, &it.dave.user_id).await, "join");
+    let since = text(&lazy["next_batch"]);
+    let lazy = it.sync(&format!("&filter={LAZY}&since={since}")).await;
+    let timeline = &lazy["rooms"]["join"][&it.room]["timeline"];
+    let told = timeline["events"].as_array().unwrap().iter();
+    let told: Vec<String> = told.map(|event| text(&event["event_id"])).collect();
+    assert_eq!(told, [said], "{lazy}");
+    assert_eq!(it.state(&it.a, &it.alice).await, it.state(&it.b, &it.bob).await);
+}
