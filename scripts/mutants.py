@@ -4,7 +4,8 @@ at a time, and the tests that own what is broken must fail.
 
 Called by scripts/mutants.sh. All defects are compiled into one copy of the sources, each behind a
 switch that an environment variable turns on, so that there is one build and not one for each. At
-first all the tests must pass with every switch off. Arguments are parts of names: of those alone.
+first all the tests must pass with every switch off. Arguments are parts of names: of the defects alone
+that have one of them.
 """
 
 import json
@@ -129,7 +130,8 @@ def main():
     with open(ROOT / "complement-tests/mutants.toml", "rb") as file:
         mutants = tomllib.load(file)["mutant"]
     copy(sources(mutants))
-    wanted = [mutant for mutant in mutants if all(part in mutant["name"] for part in sys.argv[1:])]
+    parts = sys.argv[1:] or [""]
+    wanted = [mutant for mutant in mutants if any(part in mutant["name"] for part in parts)]
     kept = COPY.parent / f"mutants-{os.getpid()}"
     kept.mkdir()
     try:

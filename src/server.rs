@@ -44,48 +44,18 @@ pub(crate) struct Server {
 #[derive(Clone)]
 pub(crate) struct Areas(Arc<Parts>);
 
-struct Parts {
-    config: Arc<Config>,
-    federation: Federation,
-    exchange: Exchange,
-    identity: IdentityServers,
-    db: Db,
-    clock: Clock,
-    sessions: Sessions,
-    accounts: Accounts,
-    appservices: Appservices,
-    profiles: Profiles,
-    account_data: AccountData,
-    push_rules: PushRules,
-    pushers: Pushers,
-    unread: Unread,
-    vapid: Vapid,
-    filters: Filters,
-    rooms: Rooms,
-    overviews: Overviews,
-    delayed: DelayedEvents,
-    typing: Typing,
-    receipts: Receipts,
-    sync: Arc<Sync>,
-    streams: Streams,
-    sliding: Sliding,
-    keys: Keys,
-    to_device: ToDevice,
-    backups: Backups,
-    dehydrated_devices: DehydratedDevices,
-    presence: Presence,
-    content: Content,
-    previews: Previews,
-}
-
 macro_rules! areas {
-    ($($field:ident: $area:ty),* $(,)?) => {$(
-        impl FromRef<Areas> for $area {
+    ($($field:ident: $area:ty),* $(,)?) => {
+        struct Parts {
+            $($field: $area,)*
+        }
+
+        $(impl FromRef<Areas> for $area {
             fn from_ref(areas: &Areas) -> Self {
                 areas.0.$field.clone()
             }
-        }
-    )*};
+        })*
+    };
 }
 
 areas! {

@@ -126,7 +126,7 @@ struct Received<R: IncomingRequest> {
     arguments: Vec<String>,
     body: Bytes,
     caller: Caller,
-    request: std::marker::PhantomData<R>,
+    request: std::marker::PhantomData<fn() -> R>,
 }
 
 impl<R: IncomingRequest> Received<R> {
@@ -150,6 +150,19 @@ impl<R: IncomingRequest> Received<R> {
     fn token(&self) -> Option<String> {
         // A malformed header is treated like an absent token.
         AccessTokenOptional::extract_authentication(&self.head).ok().flatten()
+    }
+
+    /// Who asks, if the request says; only those who may ask this.
+    async fn session<S>(&self, state: &S) -> Result<Option<Session>, ApiError>
+    where
+        Sessions: FromRef<S>,
+    {
+        let Some(token) = self.token() else { return Ok(None) };
+        let sessions = Sessions::from_ref(state);
+        let session = sessions.enter(&token, &self.caller, self.head.uri().query()).await?;
+        guests::check::<R>(&session)?;
+        standing::check::<R>(&sessions, &session).await?;
+        Ok(Some(session))
     }
 
     fn parse(self) -> Result<(R, Caller, Bytes), ApiError> {
@@ -192,11 +205,7 @@ where
         let announced_bytes = body.size_hint().exact();
         let head = Request::from_parts(parts, Body::empty());
         let received = Received::<R>::new(head, state).await?;
-        let token = received.token().ok_or(AuthError::Missing)?;
-        let sessions = Sessions::from_ref(state);
-        let session = sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
-        guests::check::<R>(&session)?;
-        standing::check::<R>(&sessions, &session).await?;
+        let session = received.session(state).await?.ok_or(AuthError::Missing)?;
         let (request, ..) = received.parse()?;
         Ok(Self { session, request, announced_bytes, body })
     }
@@ -216,11 +225,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let received = Received::<R>::new(request, state).await?;
-        let token = received.token().ok_or(AuthError::Missing)?;
-        let sessions = Sessions::from_ref(state);
-        let session = sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
-        guests::check::<R>(&session)?;
-        standing::check::<R>(&sessions, &session).await?;
+        let session = received.session(state).await?.ok_or(AuthError::Missing)?;
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
     }
@@ -236,17 +241,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let received = Received::<R>::new(request, state).await?;
-        let session = match received.token() {
-            Some(token) => {
-                let sessions = Sessions::from_ref(state);
-                let session =
-                    sessions.enter(&token, &received.caller, received.head.uri().query()).await?;
-                guests::check::<R>(&session)?;
-                standing::check::<R>(&sessions, &session).await?;
-                Some(session)
-            }
-            None => None,
-        };
+        let session = received.session(state).await?;
         let (request, caller, body) = received.parse()?;
         Ok(Self { session, request, caller, body })
     }

@@ -50,7 +50,9 @@ pub(crate) use error::E2eeError;
 pub(crate) use records::{FallbackKey, KeySignature, OneTimeKey};
 pub(crate) use removal::{clear_user, queue_device_removal};
 pub(crate) use serve::DeviceUpdate;
-pub(crate) use to_device::{DELIVERED_AT_ONCE, Delivery, Inbox, Target, ToDevice};
+pub(crate) use to_device::{DELIVERED_AT_ONCE, Inbox, ToDevice, delivery};
+#[cfg(test)]
+pub(crate) use to_device::{Delivery, Target};
 pub(crate) use tracked::TrackedList;
 
 use crate::storage::{Db, intern::UserNumber};

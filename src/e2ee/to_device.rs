@@ -13,6 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, TransactionId, UserId,
+    serde::Raw, to_device::DeviceIdOrAllDevices,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -74,6 +75,23 @@ pub(crate) enum Target {
 
 /// Contents by recipient.
 pub(crate) type Delivery = BTreeMap<OwnedUserId, BTreeMap<Target, Box<RawValue>>>;
+
+/// The same of what clients and other servers send.
+pub(crate) fn delivery<T>(
+    messages: BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Raw<T>>>,
+) -> Delivery {
+    let of_user = |messages: BTreeMap<DeviceIdOrAllDevices, Raw<T>>| {
+        let messages = messages.into_iter().map(|(device, content)| {
+            let target = match device {
+                DeviceIdOrAllDevices::DeviceId(id) => Target::Device(id),
+                DeviceIdOrAllDevices::AllDevices => Target::All,
+            };
+            (target, content.into_json())
+        });
+        messages.collect()
+    };
+    messages.into_iter().map(|(user, messages)| (user, of_user(messages))).collect()
+}
 
 /// A message as its recipient gets it.
 #[derive(Debug, Serialize)]

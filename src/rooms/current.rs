@@ -9,6 +9,7 @@ use super::{
     auth_record::{EventState, SnapshotNumber},
     error::RoomError,
     event,
+    neighbours::FIRST_LOOK,
     record::{EventNumber, Membership},
     room::{Extremity, StateEvent},
     state::{State, differences},
@@ -272,19 +273,9 @@ impl RoomWriter {
         &mut self,
         member: EventNumber,
     ) -> Result<Box<str>, RoomError> {
-        const SHOWN: [&str; 8] = [
-            "m.room.create",
-            "m.room.name",
-            "m.room.avatar",
-            "m.room.topic",
-            "m.room.join_rules",
-            "m.room.canonical_alias",
-            "m.room.encryption",
-            "m.room.history_visibility",
-        ];
         let member = self.state_event(member).await?;
         let mut out = "[".to_owned();
-        for event_type in SHOWN {
+        for event_type in FIRST_LOOK {
             if let Some(event) = self.state(event_type, "").await? {
                 push_stripped(&mut out, &event);
             }

@@ -2,15 +2,23 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 
-use std::{collections::BTreeSet, sync::Arc};
+mod ends;
+mod order;
+mod outliers;
+mod verdict;
+
+use std::sync::Arc;
 
 use ruma::{EventId, OwnedEventId};
-use state_resolution::{EventIx, Rejection, StateMap};
+use state_resolution::StateMap;
 
+pub(crate) use self::verdict::Verdict;
+pub(super) use self::{
+    order::in_order,
+    verdict::{Judged, check_state},
+};
 use super::{
     Rooms,
-    auth::{Message, Table},
-    auth_record::{AuthRecord, SnapshotNumber, relevant_content},
     error::RoomError,
     pdu::Pdu,
     record::{EventNumber, EventRecord},
@@ -21,30 +29,8 @@ use super::{
 };
 use crate::storage::{
     intern::UserNumber,
-    schema::{AUTH_EVENTS, BACKWARD_EXTREMITIES, EVENT_IDS, EVENTS, SUCCEEDED},
+    schema::{EVENT_IDS, EVENTS, SUCCEEDED},
 };
-
-/// How many rejected and soft-failed events are looked behind for the accepted ones before them.
-const MAX_BEHIND: usize = 1_000;
-/// A batch of outliers is committed when it has this many bytes of JSON.
-const OUTLIERS_BYTES: usize = 1 << 20;
-
-/// What became of an event.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Verdict {
-    /// It is part of the room.
-    Accepted,
-    /// It passed the rules when it was sent, but does not pass them now: nobody is shown it, and
-    /// no event is built on it here.
-    SoftFailed,
-    /// It failed the rules.
-    Rejected,
-    /// It is known only because others refer to it.
-    Outlier,
-}
-
-/// Accepted, or which other verdict, and why.
-pub(super) type Judged = Result<(), (Verdict, String)>;
 
 /// What came of taking an event in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,18 +62,6 @@ pub(super) struct Known {
     pub(super) after: Option<State>,
     /// Its parents; none if they have to be read.
     pub(super) prev_events: Option<Vec<OwnedEventId>>,
-}
-
-impl EventRecord {
-    /// What became of it.
-    pub(crate) fn verdict(&self) -> Verdict {
-        match self {
-            Self { outlier: true, .. } => Verdict::Outlier,
-            Self { rejected: true, .. } => Verdict::Rejected,
-            Self { soft_failed: true, .. } => Verdict::SoftFailed,
-            _ => Verdict::Accepted,
-        }
-    }
 }
 
 impl Pdu {
@@ -173,46 +147,6 @@ impl Rooms {
         Ok(outcome)
     }
 
-    /// Stores events that others refer to: the state and the auth chain at some event, in any
-    /// order. Each is judged by the events that authorize it. Those that are here already stay as
-    /// they are. The IDs of auth events that are neither here nor among them; what cites those is
-    /// not stored.
-    ///
-    /// # Errors
-    /// [`RoomError::Storage`].
-    pub(crate) async fn ingest_outliers(
-        &self,
-        room: &Arc<Room>,
-        pdus: &[&Pdu],
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let sorted = in_order(pdus, |pdu| &pdu.auth_events);
-        let mut missing = BTreeSet::new();
-        let mut next = 0;
-        while next < sorted.len() {
-            let attempt = || async {
-                // One that is about to be joined is not here yet. One that failed was loaded again.
-                let here = self.loaded(room.number).await?;
-                let room = here.unwrap_or_else(|| Arc::clone(room));
-                let mut writer = RoomWriter::new(self, room).await?;
-                let mut missing = Vec::new();
-                let (mut bytes, mut at) = (0, next);
-                while let Some(pdu) = sorted.get(at).filter(|_| bytes < OUTLIERS_BYTES) {
-                    missing.extend(writer.ingest_outlier(pdu).await?);
-                    bytes += pdu.json.len();
-                    at += 1;
-                }
-                if !writer.added.is_empty() {
-                    writer.commit().await?;
-                }
-                Ok((at, missing))
-            };
-            let (at, found) = self.retried(attempt).await?;
-            next = at;
-            missing.extend(found);
-        }
-        Ok(missing.into_iter().collect())
-    }
-
     /// Those of these events that are not here at all.
     ///
     /// # Errors
@@ -229,41 +163,6 @@ impl Rooms {
         let unknown = ids.iter().zip(rows).filter(|(_, row)| !is_here(row));
         Ok(unknown.map(|(id, _)| id.clone()).collect())
     }
-}
-
-/// The events in an order in which each comes after those that it refers to; otherwise as they were.
-pub(super) fn in_order<'a>(
-    pdus: &[&'a Pdu],
-    references: impl Fn(&'a Pdu) -> &'a [OwnedEventId],
-) -> Vec<&'a Pdu> {
-    let by_id: std::collections::HashMap<&EventId, usize> =
-        pdus.iter().enumerate().map(|(at, pdu)| (&*pdu.event_id, at)).collect();
-    let mut sorted = Vec::with_capacity(pdus.len());
-    // Also marks those on the way: cycles, which chosen IDs allow, end there.
-    let mut seen = vec![false; pdus.len()];
-    let mut stack: Vec<(usize, usize)> = Vec::new();
-    // Nobody cites the create event where the room ID implies it.
-    let is_create = |at: &usize| pdus.get(*at).is_some_and(|pdu| pdu.event_type == "m.room.create");
-    let creates = (0..pdus.len()).filter(is_create);
-    for start in creates.chain(0..pdus.len()) {
-        stack.push((start, 0));
-        while let Some((at, edge)) = stack.pop() {
-            let (Some(pdu), Some(mark)) = (pdus.get(at), seen.get_mut(at)) else { continue };
-            if edge == 0 && std::mem::replace(mark, true) {
-                continue;
-            }
-            match references(pdu).get(edge) {
-                Some(earlier) => {
-                    stack.push((at, edge + 1));
-                    if let Some(earlier) = by_id.get(&**earlier) {
-                        stack.push((*earlier, 0));
-                    }
-                }
-                None => sorted.push(*pdu),
-            }
-        }
-    }
-    sorted
 }
 
 const CORRUPT: RoomError = RoomError::Corrupt { what: "the graph of a room" };
@@ -490,231 +389,11 @@ impl RoomWriter {
         Ok(Ingested::New { verdict, why })
     }
 
-    /// Puts a state event into the table and judges it.
-    fn judge_state(
-        &mut self,
-        pdu: &Pdu,
-        number: EventNumber,
-        before: &State,
-        parents: &[Known],
-        current: Option<&StateMap>,
-    ) -> Result<(EventIx, Judged), RoomError> {
-        let create = {
-            let table = self.table.read();
-            table.room().create_event().map(|create| table.number(create))
-        };
-        let follows_create = matches!(parents, [one] if Some(one.number) == create);
-        let mut record = self.auth_record(pdu, number, follows_create);
-        let (at, outcome) = {
-            let mut table = self.table.write();
-            let at = table
-                .insert(&record)
-                .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
-            let outcome = check_state(&table, at, pdu, &before.map, current);
-            record.rejected = matches!(outcome, Err((Verdict::Rejected, _)));
-            if table.room().is_rejected(at) != record.rejected {
-                table.set_rejected(at, record.rejected);
-                self.graph.resolved = None;
-            }
-            (at, outcome)
-        };
-        // From here on it must be written.
-        self.dirty = true;
-        AUTH_EVENTS.put(&mut self.batch, &(self.room.number, at.get()), &record);
-        Ok((at, outcome))
-    }
-
-    fn auth_record(&self, pdu: &Pdu, number: EventNumber, follows_create: bool) -> AuthRecord {
-        let table = self.table.read();
-        // Those that are no state events get the event rejected; they have no place here.
-        let auth = pdu.auth_events.iter().filter_map(|id| table.room().event(id.as_str()));
-        AuthRecord {
-            number,
-            event_id: pdu.event_id.clone(),
-            event_type: pdu.event_type.clone(),
-            state_key: pdu.state_key.clone(),
-            sender: pdu.sender.to_string(),
-            origin_server_ts: pdu.origin_server_ts,
-            depth: pdu.depth,
-            auth: auth.map(EventIx::get).collect(),
-            rejected: false,
-            follows_create,
-            has_parents: !pdu.prev_events.is_empty(),
-            content: relevant_content(&pdu.event_type, pdu.content()),
-        }
-    }
-
-    /// Judges a message; `current` is the state in which it would be soft-failed.
-    pub(super) fn judge_message(
-        &self,
-        pdu: &Pdu,
-        before: &State,
-        current: Option<&StateMap>,
-    ) -> Judged {
-        let rejected = |why: &dyn std::fmt::Display| (Verdict::Rejected, why.to_string());
-        if pdu.prev_events.is_empty() {
-            return Err(rejected(&"it has no parents"));
-        }
-        let message = Message {
-            event_id: pdu.event_id.as_str(),
-            room_id: &self.room.id,
-            event_type: &pdu.event_type,
-            sender: &pdu.sender,
-            redacts: pdu.redacts.as_ref().map(|id| id.as_str()),
-        };
-        let auth: Vec<&str> = pdu.auth_events.iter().map(|id| id.as_str()).collect();
-        let table = self.table.read();
-        let verdict = table.check_message_auth_events(message, &auth);
-        verdict.map_err(|why| rejected(&why))?.map_err(|why| rejected(&why))?;
-        table.check_message(message, &before.map).map_err(|why| rejected(&why))?;
-        let Some(current) = current else { return Ok(()) };
-        let soft = |why: Rejection| (Verdict::SoftFailed, why.to_string());
-        table.check_message(message, current).map_err(soft)
-    }
-
     /// The record of an event; what is not in the event itself is still to be filled in.
     async fn record_of(&self, pdu: &Pdu, verdict: Verdict) -> Result<EventRecord, RoomError> {
         let db = self.rooms.db();
         Ok(pdu.record(db.users().intern(db, &*pdu.sender).await?, verdict))
     }
-
-    /// Notes what is missing before an event, and that it is no longer missing itself. Whether an
-    /// accepted event comes after it already: it is no end of the graph then. What only refused
-    /// events refer to is one, or else anybody who has such an event refused takes the ends away.
-    async fn note_missing(
-        &mut self,
-        pdu: &Pdu,
-        verdict: Verdict,
-        missing: &[OwnedEventId],
-    ) -> Result<bool, RoomError> {
-        let room = self.room.number;
-        let place = (room, &*pdu.event_id);
-        let mut is_succeeded = false;
-        if BACKWARD_EXTREMITIES.contains(self.rooms.db(), &place).await? {
-            BACKWARD_EXTREMITIES.delete(&mut self.batch, &place);
-            is_succeeded = SUCCEEDED.contains(self.rooms.db(), &place).await?;
-            SUCCEEDED.delete(&mut self.batch, &place);
-        }
-        for id in missing {
-            BACKWARD_EXTREMITIES.put(&mut self.batch, &(room, id), &());
-            if is_succeeded || verdict == Verdict::Accepted {
-                SUCCEEDED.put(&mut self.batch, &(room, id), &());
-            }
-        }
-        Ok(is_succeeded)
-    }
-
-    /// The extremities that an accepted event takes the place of: its parents, and where those are
-    /// rejected or soft-failed, what is behind them. Also what is missing behind those.
-    async fn behind(
-        &self,
-        parents: &[Known],
-    ) -> Result<(Vec<EventNumber>, Vec<OwnedEventId>), RoomError> {
-        let (mut found, mut missing) = (Vec::new(), Vec::new());
-        let mut seen = BTreeSet::new();
-        let mut next: Vec<Known> = parents.to_vec();
-        while let Some(parent) = next.pop() {
-            if !seen.insert(parent.number) || seen.len() > MAX_BEHIND {
-                continue;
-            }
-            if parent.verdict == Verdict::Accepted {
-                found.push(parent.number);
-                continue;
-            }
-            for id in parent.prev_events.into_iter().flatten() {
-                let known = self.known(&id).await?;
-                let is_placed = known.as_ref().is_some_and(|one| one.verdict != Verdict::Outlier);
-                next.extend(known);
-                if !is_placed && missing.len() < MAX_BEHIND {
-                    missing.push(id);
-                }
-            }
-        }
-        Ok((found, missing))
-    }
-
-    /// Stores an event that others refer to. The auth events that it lacks; it is not stored then.
-    pub(super) async fn ingest_outlier(
-        &mut self,
-        pdu: &Pdu,
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        if pdu.room_id != self.room.id || self.known(&pdu.event_id).await?.is_some() {
-            return Ok(Vec::new());
-        }
-        let missing = self.missing_auth(pdu).await?;
-        if !missing.is_empty() {
-            return Ok(missing);
-        }
-        if self.graph.next.0 == 1 {
-            self.write_root().await?;
-        }
-        let number = self.graph.next;
-        let mut record = self.record_of(pdu, Verdict::Outlier).await?;
-        if pdu.state_key.is_some() {
-            let follows_create = {
-                let table = self.table.read();
-                let create = table.room().create_event();
-                let create = create.map(|create| table.room().event_id(create));
-                matches!(&pdu.prev_events[..], [one] if Some(one.as_str()) == create)
-            };
-            let mut auth = self.auth_record(pdu, number, follows_create);
-            let mut table = self.table.write();
-            let inserted = table.insert(&auth);
-            let Ok(at) = inserted else { return Ok(Vec::new()) };
-            let is_whole = auth.auth.len() == pdu.auth_events.len();
-            auth.rejected = !is_whole || table.check_alone(at).is_err();
-            table.set_rejected(at, auth.rejected);
-            drop(table);
-            record.rejected = auth.rejected;
-            AUTH_EVENTS.put(&mut self.batch, &(self.room.number, at.get()), &auth);
-            let event = Arc::new(StateEvent::stored(&record)?);
-            self.graph.events.insert(number, event);
-        }
-        self.dirty = true;
-        self.graph.next = EventNumber(number.0 + 1);
-        // It has no states, and may get some: what comes after it is not to depend on them.
-        self.graph.pointer = SnapshotNumber(0);
-        let known = Known {
-            number,
-            verdict: Verdict::Outlier,
-            after: None,
-            prev_events: Some(pdu.prev_events.clone()),
-        };
-        self.ledger.note_recent(pdu.event_id.clone(), known);
-        self.added.push(Added {
-            number,
-            record,
-            shown: Shown::Nowhere,
-            missing: Vec::new(),
-            current: None,
-            members: Vec::new(),
-            outbox: false,
-        });
-        Ok(Vec::new())
-    }
-}
-
-/// Judges a state event that is in the table; `current` is the state in which it would be
-/// soft-failed.
-pub(super) fn check_state(
-    table: &Table,
-    at: EventIx,
-    pdu: &Pdu,
-    before: &StateMap,
-    current: Option<&StateMap>,
-) -> Judged {
-    let rejected = |why: Rejection| (Verdict::Rejected, why.to_string());
-    let is_first = table.room().create_event() == Some(at);
-    if pdu.prev_events.is_empty() && !is_first {
-        return Err((Verdict::Rejected, "it has no parents".to_owned()));
-    }
-    if table.places(pdu.auth_events.iter().map(|id| id.as_str())).is_none() {
-        return Err((Verdict::Rejected, "it cites an event that is no state event".to_owned()));
-    }
-    table.check_alone(at).map_err(rejected)?;
-    table.check(at, before).map_err(rejected)?;
-    let Some(current) = current else { return Ok(()) };
-    table.check(at, current).map_err(|why| (Verdict::SoftFailed, why.to_string()))
 }
 
 /// The parents of a stored event that is not accepted; those of others are not asked for.

@@ -23,7 +23,7 @@ use crate::storage::{
 };
 
 /// What somebody outside is told of a room.
-const FIRST_LOOK: [&str; 8] = [
+pub(super) const FIRST_LOOK: [&str; 8] = [
     "m.room.create",
     "m.room.name",
     "m.room.avatar",

@@ -174,14 +174,8 @@ impl Overviews {
                 return Ok(true);
             }
         }
-        if overview.join_rule != "restricted" {
-            return Ok(false);
-        }
-        let db = self.rooms.db();
-        for allowed in overview.allowed_room_ids.iter().take(MAX_ALLOWED) {
-            if let Some(number) = db.rooms().find(db, &**allowed).await?
-                && self.membership(at, user, number).await? == Some(Membership::Join)
-            {
+        for room in self.let_in_from(overview).await? {
+            if self.membership(at, user, room).await? == Some(Membership::Join) {
                 return Ok(true);
             }
         }
@@ -198,18 +192,24 @@ impl Overviews {
         if overview.is_open() || self.has_member_of(room, server, true).await? {
             return Ok(true);
         }
-        if overview.join_rule != "restricted" {
-            return Ok(false);
-        }
-        let db = self.rooms.db();
-        for allowed in overview.allowed_room_ids.iter().take(MAX_ALLOWED) {
-            if let Some(number) = db.rooms().find(db, &**allowed).await?
-                && self.has_member_of(number, server, false).await?
-            {
+        for room in self.let_in_from(overview).await? {
+            if self.has_member_of(room, server, false).await? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// The rooms whose members may come into the room, as far as they are known here.
+    async fn let_in_from(&self, overview: &Overview) -> Result<Vec<RoomNumber>, RoomError> {
+        let db = self.rooms.db();
+        let mut rooms = Vec::new();
+        if overview.join_rule == "restricted" {
+            for allowed in overview.allowed_room_ids.iter().take(MAX_ALLOWED) {
+                rooms.extend(db.rooms().find(db, &**allowed).await?);
+            }
+        }
+        Ok(rooms)
     }
 
     /// Whether somebody of `server` is in a room, or else is invited.

@@ -15,7 +15,7 @@ use super::{
     room::{self, Room},
     show::Viewer,
     state::differences,
-    timeline_key::live_events,
+    timeline_key::{Boundary, live_events},
     visibility::{StateAccess, Visibility},
 };
 use crate::{
@@ -320,6 +320,25 @@ impl Rooms {
         let table = room.ledger(self.db()).await?.table.read();
         let found = state_keys.iter().filter_map(|key| table.find(&map, event_type, key));
         Ok(found.map(|event| table.number(event)).collect())
+    }
+
+    /// A room whose timeline the user may read, where that ends, and what else reading needs.
+    ///
+    /// # Errors
+    /// [`RoomError::NotInRoom`].
+    pub(super) async fn open_timeline(
+        &self,
+        session: &Session,
+        room_id: &RoomId,
+    ) -> Result<(Arc<Room>, Snapshot, Visibility, Boundary), RoomError> {
+        let room = self.readable(room_id).await?;
+        let now = Boundary::at_position(self.db().visible_position());
+        let at = self.db().snapshot();
+        let visibility = Visibility::load(self, &at, &room, session.user).await?;
+        if !visibility.may_read() {
+            return Err(RoomError::NotInRoom { room: room.id.clone() });
+        }
+        Ok((room, at, visibility, now))
     }
 
     /// A room whose state the user may read, the state's position, and what else reading needs.

@@ -166,13 +166,7 @@ impl Rooms {
         room_id: &RoomId,
         request: &PageRequest,
     ) -> Result<Page, RoomError> {
-        let room = self.readable(room_id).await?;
-        let now = Boundary::at_position(self.db().visible_position());
-        let at = self.db().snapshot();
-        let visibility = Visibility::load(self, &at, &room, session.user).await?;
-        if !visibility.may_read() {
-            return Err(RoomError::NotInRoom { room: room.id.clone() });
-        }
+        let (room, at, visibility, now) = self.open_timeline(session, room_id).await?;
         let backward = request.direction == Direction::Backward;
         let start = request.from.unwrap_or(if backward { now } else { Boundary::START });
         let (after, upto) = if backward {

@@ -62,12 +62,7 @@ impl Rooms {
         ts_ms: u64,
         direction: Direction,
     ) -> Result<(OwnedEventId, u64), RoomError> {
-        let room = self.readable(room_id).await?;
-        let at = self.db().snapshot();
-        let visibility = Visibility::load(self, &at, &room, session.user).await?;
-        if !visibility.may_read() {
-            return Err(RoomError::NotInRoom { room: room.id.clone() });
-        }
+        let (room, at, visibility, _) = self.open_timeline(session, room_id).await?;
         self.find_event_at(&at, &room, ts_ms, direction, &Reader::User(&visibility)).await
     }
 

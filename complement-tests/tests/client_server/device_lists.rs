@@ -98,3 +98,22 @@ async fn a_change_during_a_short_absence_is_not_missed() {
     bob.join(&room).await;
     assert_eq!(lists(&mut alices).await, (ids(&[&bob]), ids(&[])));
 }
+
+/// Whoever left a room shortly before the user did is gone as well as those who stayed.
+#[tokio::test]
+async fn who_left_before_the_user_is_gone_too() {
+    let server = Server::shared();
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let carol = server.register("carol").await;
+    let room = alice.create_room_with(&[&bob, &carol]).await;
+    let mut alices = alice.sync();
+    alices.now().await;
+    for gone in [&bob, &alice] {
+        gone.leave(&room).await;
+    }
+    let (changed, mut left) = lists(&mut alices).await;
+    left.sort_by_key(Value::to_string);
+    let mut expected = ids(&[&bob, &carol]);
+    expected.sort_by_key(Value::to_string);
+    assert_eq!((changed, left), (ids(&[]), expected));
+}

@@ -83,8 +83,9 @@ async fn profiles_come_with_rooms_and_change() {
     let server = Server::shared();
     for merged in [false, true] {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-        let stranger = server.register("stranger").await;
+        let (carol, stranger) = (server.register("carol").await, server.register("stranger").await);
         let room = alice.create_room_with(&[&bob]).await;
+        set(&carol, "m.tz", json!("Europe/Rome")).await;
         set(&alice, "m.tz", json!("Europe/Vienna")).await;
         set(&bob, "org.example.mood", json!({ "good": true })).await;
         let ask = json!({ "enabled": true });
@@ -109,7 +110,10 @@ async fn profiles_come_with_rooms_and_change() {
         // The user's other devices hear of what they change.
         set(&alice, "m.tz", json!("UTC")).await;
         assert_eq!(alices.told_of(&alice, "m.tz").await["updated"]["m.tz"], "UTC");
-        assert_eq!(strangers.next(0).await, Value::Null);
+        // One who has news of their own hears of nobody else either.
+        set(&stranger, "m.tz", json!("UTC")).await;
+        let own = strangers.next(0).await;
+        assert_eq!(own, json!({ &stranger.user_id: { "updated": { "m.tz": "UTC" } } }));
 
         bob.leave(&room).await;
         assert_eq!(alices.told_of(&bob, "").await, Value::Null);
@@ -119,6 +123,10 @@ async fn profiles_come_with_rooms_and_change() {
         alice.invite(&room, &bob.user_id).await;
         bob.join(&room).await;
         assert_eq!(alices.told_of(&bob, "m.tz").await["updated"]["m.tz"], "UTC");
+        // So is who never was there, and has changed nothing since long.
+        alice.invite(&room, &carol.user_id).await;
+        carol.join(&room).await;
+        assert_eq!(alices.told_of(&carol, "m.tz").await["updated"]["m.tz"], "Europe/Rome");
     }
 }
 

@@ -12,12 +12,11 @@ use ruma::{
     },
     events::receipt::{ReceiptThread, ReceiptType},
     serde::Raw,
-    to_device::DeviceIdOrAllDevices,
 };
 
 use super::Exchange;
 use crate::{
-    e2ee::{Delivery, E2eeError, Target},
+    e2ee::{E2eeError, delivery},
     rooms::{RoomError, error::RoomError::InvalidParam, receipts::ReadUpTo},
     storage::{StorageError, schema::TRACKED_LISTS},
     users::presence::{Level, RemoteStatus},
@@ -77,17 +76,7 @@ impl Exchange {
         origin: &ServerName,
         content: DirectDeviceContent,
     ) -> Result<(), E2eeError> {
-        let mut delivery = Delivery::new();
-        for (user, messages) in content.messages {
-            let messages = messages.into_iter().map(|(device, content)| {
-                let target = match device {
-                    DeviceIdOrAllDevices::DeviceId(id) => Target::Device(id),
-                    DeviceIdOrAllDevices::AllDevices => Target::All,
-                };
-                (target, content.into_json())
-            });
-            delivery.insert(user, messages.collect());
-        }
+        let delivery = delivery(content.messages);
         let (event_type, id) = (content.ev_type.to_string(), content.message_id);
         let to_device = &self.e2ee.to_device;
         to_device.receive(origin, &content.sender, &event_type, id.as_str(), &delivery).await

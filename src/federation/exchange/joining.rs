@@ -36,20 +36,10 @@ impl Exchange {
         via: &[OwnedServerName],
         reason: Option<&str>,
     ) -> Result<(), ExchangeError> {
-        let mut last = ExchangeError::NoServer;
         self.rooms.require_unblocked(room_id).await?;
         self.rooms.allow_user(user, Act::Join).await?;
-        for server in self.candidates(room_id, via) {
-            match self.join_through(user, room_id, &server, reason).await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    let why = &error as &dyn std::error::Error;
-                    tracing::debug!(%server, room = %room_id, why, "no join through this server");
-                    last = error;
-                }
-            }
-        }
-        Err(last)
+        let join = |server| self.join_through(user, room_id, server, reason);
+        self.through_candidates(room_id, via, join).await
     }
 
     /// Joins through one server, at first without waiting for all members. If what it says of the room
@@ -58,13 +48,13 @@ impl Exchange {
         &self,
         user: &UserId,
         room_id: &RoomId,
-        server: &ServerName,
+        server: OwnedServerName,
         reason: Option<&str>,
     ) -> Result<(), ExchangeError> {
         // What is here of a room goes on from all of its state.
         let is_new = matches!(self.rooms.room(room_id).await, Err(RoomError::UnknownRoom { .. }));
         if self.federation.joins_faster() && is_new {
-            match self.join_by(user, room_id, server, reason, true).await {
+            match self.join_by(user, room_id, &server, reason, true).await {
                 Err(ExchangeError::Room(
                     RoomError::BadEvent { why } | RoomError::Forbidden { why },
                 )) => {
@@ -73,7 +63,7 @@ impl Exchange {
                 outcome => return outcome,
             }
         }
-        self.join_by(user, room_id, server, reason, false).await
+        self.join_by(user, room_id, &server, reason, false).await
     }
 
     async fn join_by(

@@ -6,8 +6,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use federation::Limits;
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, RoomVersionId, ServerName,
-    UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, RoomVersionId, UserId,
     api::{
         error::ErrorKind,
         federation::membership::{
@@ -75,29 +74,23 @@ impl Exchange {
         via: &[OwnedServerName],
         reason: Option<&str>,
     ) -> Result<(), ExchangeError> {
-        let mut last = ExchangeError::NoServer;
         self.rooms.require_unblocked(room_id).await?;
         self.rooms.allow_user(user, Act::Join).await?;
-        for server in self.candidates(room_id, via) {
-            match self.knock_through(user, room_id, &server, reason).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let knock = |server| self.knock_through(user, room_id, server, reason);
+        self.through_candidates(room_id, via, knock).await
     }
 
     async fn knock_through(
         &self,
         user: &UserId,
         room_id: &RoomId,
-        server: &ServerName,
+        server: OwnedServerName,
         reason: Option<&str>,
     ) -> Result<(), ExchangeError> {
         let mut request =
             prepare_knock_event::v1::Request::new(room_id.to_owned(), user.to_owned());
         request.ver = SUPPORTED_VERSIONS.to_vec();
-        let made = self.federation.ask(server, request, SMALL).await?;
+        let made = self.federation.ask(&server, request, SMALL).await?;
         let (rules, template) = template(&made.room_version, &made.event)?;
         let number = self.rooms.user_number(user).await?;
         let content = self.rooms.content_of_member(Membership::Knock, number, reason).await?;
@@ -107,7 +100,7 @@ impl Exchange {
             knock.event_id().to_owned(),
             raw(&object)?,
         );
-        let answer = self.federation.ask(server, request, SMALL).await?;
+        let answer = self.federation.ask(&server, request, SMALL).await?;
         let stripped = stripped(&answer.knock_room_state);
         self.rooms.record_outside(&made.room_version, &knock, &stripped).await?;
         Ok(())
@@ -130,14 +123,11 @@ impl Exchange {
         };
         let via = [sender.server_name().to_owned()];
         let content = self.rooms.content_of_member(Membership::Leave, number, reason).await?;
-        for server in self.candidates(room_id, &via) {
-            match self.leave_through(user, room_id, &server, &version, content.clone()).await {
-                Ok(leave) => {
-                    return Ok(self.rooms.record_outside(&version, &leave, &[]).await?);
-                }
-                Err(error) => {
-                    tracing::info!(%server, room = %room_id, %error, "a refusal was not taken");
-                }
+        let refuse = |server| self.leave_through(user, room_id, server, &version, content.clone());
+        match self.through_candidates(room_id, &via, refuse).await {
+            Ok(leave) => return Ok(self.rooms.record_outside(&version, &leave, &[]).await?),
+            Err(error) => {
+                tracing::info!(room = %room_id, %error, "a refusal was not taken");
             }
         }
         let rules = rules_of(&version)?;
@@ -154,12 +144,12 @@ impl Exchange {
         &self,
         user: &UserId,
         room_id: &RoomId,
-        server: &ServerName,
+        server: OwnedServerName,
         version: &RoomVersionId,
         content: CanonicalJsonObject,
     ) -> Result<Pdu, ExchangeError> {
         let request = prepare_leave_event::v1::Request::new(room_id.to_owned(), user.to_owned());
-        let made = self.federation.ask(server, request, SMALL).await?;
+        let made = self.federation.ask(&server, request, SMALL).await?;
         let (rules, template) = template(version, &made.event)?;
         let (leave, object) = self.rooms.sign_member(template, &rules, room_id, user, content)?;
         let request = create_leave_event::v2::Request::new(
@@ -167,7 +157,7 @@ impl Exchange {
             leave.event_id().to_owned(),
             raw(&object)?,
         );
-        self.federation.ask(server, request, SMALL).await?;
+        self.federation.ask(&server, request, SMALL).await?;
         Ok(leave)
     }
 
@@ -301,12 +291,36 @@ impl Exchange {
         }
     }
 
-    /// Servers that may be in a room: those that are said to be, and the one that made its ID.
-    pub(super) fn candidates(
+    /// What comes of going `through` a server that may be in a room: of the first one with which it
+    /// works.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub(super) async fn through_candidates<T, F>(
         &self,
         room_id: &RoomId,
         via: &[OwnedServerName],
-    ) -> Vec<OwnedServerName> {
+        through: impl Fn(OwnedServerName) -> F,
+    ) -> Result<T, ExchangeError>
+    where
+        F: Future<Output = Result<T, ExchangeError>>,
+    {
+        let mut last = ExchangeError::NoServer;
+        for server in self.candidates(room_id, via) {
+            match through(server.clone()).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => {
+                    let why = &error as &dyn std::error::Error;
+                    tracing::debug!(%server, room = %room_id, why, "not through this server");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Servers that may be in a room: those that are said to be, and the one that made its ID.
+    fn candidates(&self, room_id: &RoomId, via: &[OwnedServerName]) -> Vec<OwnedServerName> {
         let mut servers: Vec<OwnedServerName> = Vec::new();
         let named = room_id.server_name().map(ToOwned::to_owned);
         for server in via.iter().cloned().chain(named) {

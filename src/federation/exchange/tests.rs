@@ -10,6 +10,7 @@ mod joined_state;
 mod outliers;
 mod passing;
 mod policy;
+mod servers;
 mod simulation;
 mod streams;
 
@@ -30,6 +31,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
+use self::servers::{Three, join, pair, two};
 use crate::{
     api::testing::{TestServer, TestUser, open_config},
     clock::{Clock, Random},
@@ -93,9 +95,7 @@ async fn membership(server: &TestServer, reader: &TestUser, room: &str, user: &s
 async fn messages_go_both_ways_in_rooms_of_every_version() {
     for version in ["1", "3", "6", "9", "10", "11", "12"] {
         let network = Network::default();
-        let a = server(&network, "a.example", 1).await;
-        let b = server(&network, "b.example", 2).await;
-        let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+        let (a, b, alice, bob) = two(&network).await;
         let body = json!({ "preset": "public_chat", "room_version": version });
         let room = room(&b, &bob, body).await;
         let before = send(&b, &bob, &room, "before").await;
@@ -132,16 +132,10 @@ async fn messages_go_both_ways_in_rooms_of_every_version() {
 
 #[tokio::test]
 async fn a_third_server_learns_of_a_join_and_of_what_follows() {
-    let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let c = server(&network, "c.example", 3).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let carol = c.register("carol").await;
+    let Three { network: _network, a, b, c, alice, bob, carol } = Three::new().await;
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
-    assert_eq!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
+    join(&a, &alice, &room).await;
+    join(&c, &carol, &room).await;
     eventually("carol's join", async || {
         membership(&a, &alice, &room, &carol.user_id).await == "join"
     })
@@ -154,9 +148,7 @@ async fn a_third_server_learns_of_a_join_and_of_what_follows() {
 #[tokio::test]
 async fn a_join_falls_over_to_the_next_server() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
     let path = format!("/v3/join/{room}?via=gone.example&via=a.example&via=b.example");
     let (status, answer) = a.post(&path, Some(&alice), json!({})).await;
@@ -168,9 +160,7 @@ async fn a_join_falls_over_to_the_next_server() {
 #[tokio::test]
 async fn a_private_room_lets_nobody_in_and_says_so() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let room = room(&b, &bob, json!({ "preset": "private_chat" })).await;
     let path = format!("/v3/join/{room}?via=b.example");
     let (status, answer) = a.post(&path, Some(&alice), json!({})).await;
@@ -180,12 +170,7 @@ async fn a_private_room_lets_nobody_in_and_says_so() {
 #[tokio::test]
 async fn a_server_that_was_away_gets_what_it_missed() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+    let (a, b, alice, bob, room) = pair(&network).await;
     let a_name = ruma::server_name!("a.example");
     network.disconnect(a_name);
     let mut missed = Vec::new();

@@ -48,13 +48,7 @@ impl Rooms {
         limit: Option<usize>,
         participated: bool,
     ) -> Result<RelatedPage, RoomError> {
-        let room = self.readable(room_id).await?;
-        let now = Boundary::at_position(self.db().visible_position());
-        let at = self.db().snapshot();
-        let visibility = Visibility::load(self, &at, &room, session.user).await?;
-        if !visibility.may_read() {
-            return Err(RoomError::NotInRoom { room: room.id.clone() });
-        }
+        let (room, at, visibility, now) = self.open_timeline(session, room_id).await?;
         let limit = limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
         let mut upto = from.unwrap_or(now).min(now);
         let mut roots: Vec<SharedEvent> = Vec::new();

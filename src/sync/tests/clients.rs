@@ -1,11 +1,14 @@
 //! Clients of every kind that sync at random moments, while people come and go and the server
 //! crashes, end up with what the server holds of the rooms they are in: all of the events once, the
-//! state, the receipts and the counts. No list of somebody's devices that they keep is out of date.
+//! state, the receipts and the counts. No list of somebody's devices that they keep is out of date, and
+//! they are told with whom they share no room any more.
 //!
 //! They speak the client API. What they should know is what a client would be told that begins then.
 
 mod client;
 mod keys;
+
+use std::collections::BTreeSet;
 
 use http::StatusCode;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -156,6 +159,12 @@ impl Model {
                 joined.sort_unstable();
                 assert_eq!(known, joined, "{at}");
             }
+            let mut members = BTreeSet::new();
+            for room in &joined {
+                members.extend(keys::members(&server, &client.device, room).await);
+            }
+            members.remove(&client.device.user_id);
+            client.tracked.check_left(members, &at);
             for room in &joined {
                 self.compared += client.tracked.check(&server, &client.device, room, &at).await;
                 client.tracked.encrypt(&server, &client.device, room).await;

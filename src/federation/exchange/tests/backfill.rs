@@ -43,9 +43,7 @@ async fn a_reader_goes_back_to_the_create_event_and_sees_each_event_once() {
     // The third answer of 100 ends in the middle of the room's first events.
     for (messages, limit) in [(60, 25), (210, 100), (60, 1_000)] {
         let network = Network::default();
-        let a = server(&network, "a.example", 1).await;
-        let b = server(&network, "b.example", 2).await;
-        let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+        let (a, b, alice, bob) = two(&network).await;
         let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
         for number in 0..messages {
             send(&b, &bob, &room, &format!("m{number}")).await;
@@ -57,8 +55,7 @@ async fn a_reader_goes_back_to_the_create_event_and_sees_each_event_once() {
                 assert_eq!(b.put(&path, &bob, levels).await.0, StatusCode::OK);
             }
         }
-        let path = format!("/v3/join/{room}?via=b.example");
-        assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+        join(&a, &alice, &room).await;
 
         let at_b = pages(&b, &bob, &room, limit).await;
         let at_a = pages(&a, &alice, &room, limit).await;
@@ -92,9 +89,7 @@ async fn a_reader_goes_back_to_the_create_event_and_sees_each_event_once() {
 #[tokio::test]
 async fn what_was_sent_for_members_only_is_not_shown_to_who_came_later() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
     let mut sent = Vec::new();
     for visibility in ["shared", "joined", "invited", "world_readable"] {
@@ -103,8 +98,7 @@ async fn what_was_sent_for_members_only_is_not_shown_to_who_came_later() {
         assert_eq!(b.put(&path, &bob, content).await.0, StatusCode::OK);
         sent.push(send(&b, &bob, &room, visibility).await);
     }
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+    join(&a, &alice, &room).await;
     let seen = pages(&a, &alice, &room, 10).await;
     let is_seen: Vec<bool> = sent.iter().map(|event| seen.contains(event)).collect();
     assert_eq!(is_seen, [true, false, false, true]);
@@ -113,13 +107,10 @@ async fn what_was_sent_for_members_only_is_not_shown_to_who_came_later() {
 #[tokio::test]
 async fn a_page_ends_where_nobody_answers_and_goes_on_later() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
     let before = send(&b, &bob, &room, "before").await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+    join(&a, &alice, &room).await;
     let b_name = ruma::server_name!("b.example");
     network.disconnect(b_name);
     let (ids, end) = page(&a, &alice, &room, "", 10).await;
@@ -186,12 +177,7 @@ async fn of_an_answer_only_what_was_asked_for_and_is_signed_is_stored() {
 #[tokio::test]
 async fn readers_of_one_room_share_a_fetch_and_without_federation_there_is_none() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+    let (a, b, alice, bob, room) = pair(&network).await;
     let backfill = "/_matrix/federation/v1/backfill";
     let asked = || network.count(ruma::server_name!("b.example"), backfill);
 

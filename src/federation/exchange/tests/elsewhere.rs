@@ -28,9 +28,7 @@ fn rooms_of(answer: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn the_directory_of_another_server_is_asked_for_its_own_users() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let chess = named(&b, &bob, "Chess", "public_chat").await;
     let go = named(&b, &bob, "Go", "public_chat").await;
     named(&b, &bob, "Secret", "private_chat").await;
@@ -58,9 +56,7 @@ async fn the_directory_of_another_server_is_asked_for_its_own_users() {
 #[tokio::test]
 async fn a_space_of_another_server_shows_its_rooms_and_is_remembered() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let open = named(&b, &bob, "Open", "public_chat").await;
     let closed = named(&b, &bob, "Closed", "private_chat").await;
     let ours = named(&a, &alice, "Ours", "public_chat").await;
@@ -94,9 +90,7 @@ async fn a_space_of_another_server_shows_its_rooms_and_is_remembered() {
 #[tokio::test]
 async fn a_closed_room_is_told_of_to_the_server_of_whom_it_invites() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let mallory = a.register("mallory").await;
     let closed = named(&b, &bob, "Closed", "private_chat").await;
     let path = format!("/v1/room_summary/{closed}?via=b.example");
@@ -115,9 +109,7 @@ async fn a_closed_room_is_told_of_to_the_server_of_whom_it_invites() {
 #[tokio::test]
 async fn a_summary_is_asked_for_where_the_alias_leads() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let body = json!({ "preset": "public_chat", "name": "Chess", "room_alias_name": "chess" });
     let chess = room(&b, &bob, body).await;
     let path = "/v1/room_summary/%23chess:b.example";

@@ -62,17 +62,6 @@ async fn told(
     panic!("{kind} never named {user}");
 }
 
-/// Alice of a and Bob of b in a room of Bob's.
-async fn pair(network: &Network) -> (TestServer, TestServer, TestUser, TestUser, String) {
-    let a = server(network, "a.example", 1).await;
-    let b = server(network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
-    (a, b, alice, bob, room)
-}
-
 async fn send_to_device(server: &TestServer, from: &TestUser, to: &TestUser, body: &str) {
     let content = json!({ to.user_id.clone(): { to.device_id.clone(): { "body": body } } });
     let path = format!("/v3/sendToDevice/m.room.encrypted/{body}");

@@ -179,17 +179,14 @@ async fn a_time_leads_to_an_event_for_who_is_in_the_room() {
 #[tokio::test]
 async fn a_time_before_the_join_is_looked_for_elsewhere() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
     b.clock.advance(Duration::from_mins(1));
     let before = send(&b, &bob, &room, "before").await;
     b.clock.advance(Duration::from_mins(1));
     send(&b, &bob, &room, "between").await;
     a.clock.advance(Duration::from_mins(3));
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+    join(&a, &alice, &room).await;
     let ts = START_MS + 61_000;
     let path = format!("/v1/rooms/{room}/timestamp_to_event?ts={ts}&dir=b");
     let (status, answer) = a.get(&path, Some(&alice)).await;
@@ -215,9 +212,7 @@ async fn a_question_of_no_known_kind_is_not_recognized() {
 #[tokio::test]
 async fn an_invited_address_becomes_an_invited_user() {
     let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let (a, b, alice, bob) = two(&network).await;
     let room = room(&b, &bob, json!({ "preset": "private_chat" })).await;
     let identity = SigningKey::from_bytes(&[7; 32]);
     let public_key = BASE64_STANDARD_NO_PAD.encode(identity.verifying_key().as_bytes());

@@ -49,16 +49,11 @@ async fn a_message_that_can_not_be_kept_is_not_acknowledged() {
 /// That others are to hear of it is part of the same change.
 #[tokio::test]
 async fn a_join_that_can_not_be_sent_on_is_no_join() {
-    let network = Network::default();
-    let a = server(&network, "a.example", 1).await;
-    let b = server(&network, "b.example", 2).await;
-    let c = server(&network, "c.example", 3).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let carol = c.register("carol").await;
+    let Three { network: _network, a, b, c, alice, bob, carol } = Three::new().await;
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
+    join(&a, &alice, &room).await;
     b.db.fail(Some(TableId::Forwarded));
+    let path = format!("/v3/join/{room}?via=b.example");
     assert_ne!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
     assert_eq!(membership(&b, &bob, &room, &carol.user_id).await, Value::Null);
     assert_eq!(membership(&a, &alice, &room, &carol.user_id).await, Value::Null);

@@ -1,17 +1,12 @@
 //! Rooms that are joined without waiting for all of their members.
 
-use axum::{
-    body::{Body, to_bytes},
-    extract::Request as HttpRequest,
-    middleware::{Next, from_fn},
-};
-use http::header;
+mod held_up;
+mod verdicts;
+
 use ruma::{api::federation::event::get_room_state_ids, server_name};
 
-use super::*;
+use super::{servers::change_json, *};
 use crate::storage::{Range, schema::PARTIAL_ROOMS};
-
-mod held_up;
 
 const STATE_IDS: &str = "/_matrix/federation/v1/state_ids";
 const SEND_JOIN: &str = "/_matrix/federation/v2/send_join";
@@ -33,17 +28,12 @@ struct Meeting {
 
 impl Meeting {
     async fn new() -> Self {
-        let network = Network::default();
-        let a = server(&network, "a.example", 1).await;
-        let b = server(&network, "b.example", 2).await;
-        let c = server(&network, "c.example", 3).await;
-        let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-        let (carol, dave) = (c.register("carol").await, b.register("dave").await);
+        let Three { network, a, b, c, alice, bob, carol } = Three::new().await;
+        let dave = b.register("dave").await;
         let body = json!({ "preset": "public_chat", "name": "named", "room_version": "11" });
         let room = room(&b, &bob, body).await;
-        let path = format!("/v3/join/{room}?via=b.example");
-        assert_eq!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
-        assert_eq!(b.post(&path, Some(&dave), json!({})).await.0, StatusCode::OK);
+        join(&c, &carol, &room).await;
+        join(&b, &dave, &room).await;
         eventually("dave's join", async || {
             membership(&c, &carol, &room, &dave.user_id).await == "join"
         })
@@ -62,45 +52,8 @@ impl Meeting {
         meeting
     }
 
-    /// Alice comes in while nobody tells the whole state, and so of Eve, whom Bob has banned. What
-    /// made Eve a member once can be had of her server. Alice's join comes with them.
-    async fn with_a_banned_user() -> (Self, Peer, Joined, String) {
-        let it = Self::new().await;
-        let b = server_name!("b.example");
-        let peer = Peer::new(&it.network, "peer.example", 9).await;
-        let eve = peer.join(b, &it.room, "@eve:peer.example").await;
-        let body = json!({ "user_id": eve.user });
-        let ban = format!("/v3/rooms/{}/ban", it.room);
-        assert_eq!(it.b.post(&ban, Some(&it.bob), body).await.0, StatusCode::OK);
-        it.network.lose(Some(STATE_IDS));
-        it.join().await;
-        let (_, joined) =
-            it.a.get(
-                &format!(
-                    "/v3/rooms/{}/state/m.room.member/{}?format=event",
-                    it.room, it.alice.user_id
-                ),
-                Some(&it.alice),
-            )
-            .await;
-        let rooms = it.b.server.rooms();
-        let room =
-            rooms.room(&ruma::OwnedRoomId::try_from(it.room.as_str()).unwrap()).await.unwrap();
-        let ids: Vec<ruma::OwnedEventId> =
-            eve.auth.iter().map(|id| id.as_str().try_into().unwrap()).collect();
-        let mut known = rooms.pdus(&room, &ids).await.unwrap();
-        let chain = rooms.auth_chain_of(&room, &ids[0]).await.unwrap();
-        known.extend(rooms.pdus(&room, &chain).await.unwrap());
-        *peer.auth_chain.lock() =
-            known.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect();
-        let joined = text(&joined["event_id"]);
-        (it, peer, eve, joined)
-    }
-
     async fn join(&self) {
-        let path = format!("/v3/join/{}?via=b.example", self.room);
-        let (status, answer) = self.a.post(&path, Some(&self.alice), json!({})).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
+        join(&self.a, &self.alice, &self.room).await;
     }
 
     /// The whole state can be had again.
@@ -157,33 +110,6 @@ async fn is_partial(server: &TestServer) -> bool {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
-}
-
-/// What `server` answers to such requests is changed on the way.
-fn change_answers(
-    network: &Network,
-    server: &TestServer,
-    path: &'static str,
-    change: impl Fn(&mut Value) + Clone + Send + Sync + 'static,
-) {
-    let meddle = move |request: HttpRequest, next: Next| {
-        let change = change.clone();
-        async move {
-            let is_meant = request.uri().path().starts_with(path);
-            let answer = next.run(request).await;
-            if !is_meant {
-                return answer;
-            }
-            let (mut head, body) = answer.into_parts();
-            let body = to_bytes(body, usize::MAX).await.unwrap();
-            let mut json: Value = serde_json::from_slice(&body).unwrap();
-            change(&mut json);
-            head.headers.remove(header::CONTENT_LENGTH);
-            http::Response::from_parts(head, Body::from(json.to_string()))
-        }
-    };
-    let name = server.server.federation().server_name();
-    network.connect(name, server.server.router().layer(from_fn(meddle)));
 }
 
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
@@ -382,7 +308,7 @@ async fn who_is_thrown_out_before_it_is_whole_is_out() {
 #[tokio::test]
 async fn another_server_is_asked_where_one_tells_what_can_not_be() {
     let it = Meeting::new().await;
-    change_answers(&it.network, &it.b, STATE_IDS, |answer| {
+    change_json(&it.network, &it.b, STATE_IDS, |answer| {
         answer["pdu_ids"] = json!([]);
     });
     it.join().await;
@@ -402,7 +328,7 @@ async fn a_server_that_is_gone_does_not_keep_the_room_from_becoming_whole() {
 #[tokio::test]
 async fn servers_that_nobody_named_are_told_what_they_missed() {
     let it = Meeting::new().await;
-    change_answers(&it.network, &it.b, SEND_JOIN, |answer| {
+    change_json(&it.network, &it.b, SEND_JOIN, |answer| {
         answer["servers_in_room"] = json!(["a.example", "no name", "nobody.example"]);
     });
     it.network.lose(Some(STATE_IDS));
@@ -418,7 +344,7 @@ async fn servers_that_nobody_named_are_told_what_they_missed() {
 #[tokio::test]
 async fn members_that_are_left_out_unasked_are_no_state() {
     let it = Meeting::new().await;
-    change_answers(&it.network, &it.b, SEND_JOIN, |answer| {
+    change_json(&it.network, &it.b, SEND_JOIN, |answer| {
         answer["members_omitted"] = json!(true);
         let state = answer["state"].as_array_mut().unwrap();
         state.retain(|event| event["type"] != "m.room.create");
@@ -427,27 +353,6 @@ async fn members_that_are_left_out_unasked_are_no_state() {
     let (status, _) = it.a.post(&path, Some(&it.alice), json!({})).await;
     assert_ne!(status, StatusCode::OK);
     assert!(!is_partial(&it.a).await);
-}
-
-/// Whoever was banned before the join is not known to be as long as not all members are.
-#[tokio::test]
-async fn what_only_passed_because_not_all_was_known_is_taken_back() {
-    let a = server_name!("a.example");
-    let (it, mut peer, eve, joined) = Meeting::with_a_banned_user().await;
-    let (said, event) = peer.sign(eve.message(&joined, "still here"));
-    assert!(peer.send(a, &[&event]).await.unwrap().pdus.values().all(Result::is_ok));
-    arrives(&it.a, &it.alice, &it.room, &said).await;
-    let honest = send(&it.a, &it.alice, &it.room, "hello?").await;
-
-    it.tell_all().await;
-    let path = |event: &str| format!("/v3/rooms/{}/event/{event}", it.room);
-    let (status, _) = it.a.get(&path(&said), Some(&it.alice)).await;
-    assert_eq!(status, StatusCode::NOT_FOUND, "it is rejected now");
-    assert_eq!(it.a.get(&path(&honest), Some(&it.alice)).await.0, StatusCode::OK);
-    assert_eq!(membership(&it.a, &it.alice, &it.room, &eve.user).await, "ban");
-    let (_, page) =
-        it.a.get(&format!("/v3/rooms/{}/messages?dir=b&limit=3", it.room), Some(&it.alice)).await;
-    assert!(!page.to_string().contains("still here"), "{page}");
 }
 
 #[tokio::test]

@@ -12,21 +12,19 @@ async fn a_member_who_can_not_be_checked_is_left_out() {
     let c = server(&network, "c.example", 3).await;
     let (bob, carol) = (b.register("bob").await, c.register("carol").await);
     let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
+    join(&c, &carol, &room).await;
     network.disconnect(ruma::server_name!("c.example"));
-    let join = async |name: &str, seed: u64| {
+    let seen_by = async |name: &str, seed: u64| {
         let server = server(&network, name, seed).await;
         let user = server.register("alice").await;
-        let (status, answer) = server.post(&path, Some(&user), json!({})).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
+        join(&server, &user, &room).await;
         assert_eq!(membership(&server, &user, &room, &bob.user_id).await, "join");
         membership(&server, &user, &room, &carol.user_id).await
     };
     // Bob's server knows the keys that it once fetched.
-    assert_eq!(join("a.example", 1).await, "join");
+    assert_eq!(seen_by("a.example", 1).await, "join");
     network.lose(Some(NOTARY));
-    assert_eq!(join("d.example", 4).await, Value::Null);
+    assert_eq!(seen_by("d.example", 4).await, Value::Null);
 }
 
 #[tokio::test]

@@ -9,16 +9,6 @@ async fn presence(server: &TestServer, reader: &TestUser, of: &TestUser) -> Valu
     server.get(&format!("/v3/presence/{}/status", of.user_id), Some(reader)).await.1
 }
 
-async fn pair(network: &Network) -> (TestServer, TestServer, TestUser, TestUser, String) {
-    let a = server(network, "a.example", 1).await;
-    let b = server(network, "b.example", 2).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(a.post(&path, Some(&alice), json!({})).await.0, StatusCode::OK);
-    (a, b, alice, bob, room)
-}
-
 /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#presence>
 #[tokio::test]
 async fn presence_goes_to_servers_with_members_in_the_same_rooms() {
@@ -55,8 +45,7 @@ async fn who_comes_into_a_room_is_told_who_is_there() {
             && presence(&a, &alice, &bob).await["presence"] == "online"
     })
     .await;
-    let path = format!("/v3/join/{room}?via=b.example");
-    assert_eq!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
+    join(&c, &carol, &room).await;
     for (server, reader, of) in
         [(&c, &carol, &bob), (&c, &carol, &alice), (&a, &alice, &carol), (&b, &bob, &carol)]
     {

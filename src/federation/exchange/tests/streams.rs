@@ -2,16 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::{
-    body::{Body, to_bytes},
-    extract::Request as HttpRequest,
-    middleware::{Next, from_fn},
-};
+use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use http::header;
 
-use super::*;
+use super::{servers::change_answers, *};
 
 const SEND_JOIN: &str = "/_matrix/federation/v2/send_join";
 /// The most bytes of an answer that are read.
@@ -30,15 +25,9 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
-        let network = Network::default();
-        let a = server(&network, "a.example", 1).await;
-        let b = server(&network, "b.example", 2).await;
-        let c = server(&network, "c.example", 3).await;
-        let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-        let carol = c.register("carol").await;
+        let Three { network, a, b, c, alice, bob, carol } = Three::new().await;
         let room = room(&b, &bob, json!({ "preset": "public_chat" })).await;
-        let path = format!("/v3/join/{room}?via=b.example");
-        assert_eq!(c.post(&path, Some(&carol), json!({})).await.0, StatusCode::OK);
+        join(&c, &carol, &room).await;
         let members = format!("/v3/rooms/{room}/members");
         assert_eq!(c.get(&members, Some(&carol)).await.0, StatusCode::OK);
         Self { network, a, b, _c: c, alice, bob, room }
@@ -46,22 +35,7 @@ impl Place {
 
     /// What b answers to joins is what becomes of the right answer.
     fn answers(&self, change: impl Fn(String) -> Body + Clone + Send + Sync + 'static) {
-        let meddle = move |request: HttpRequest, next: Next| {
-            let change = change.clone();
-            async move {
-                let is_meant = request.uri().path().starts_with(SEND_JOIN);
-                let answer = next.run(request).await;
-                if !is_meant {
-                    return answer;
-                }
-                let (mut head, body) = answer.into_parts();
-                let body = to_bytes(body, usize::MAX).await.unwrap();
-                head.headers.remove(header::CONTENT_LENGTH);
-                http::Response::from_parts(head, change(String::from_utf8(body.into()).unwrap()))
-            }
-        };
-        let name = self.b.server.federation().server_name();
-        self.network.connect(name, self.b.server.router().layer(from_fn(meddle)));
+        change_answers(&self.network, &self.b, SEND_JOIN, change);
     }
 
     async fn join(&self, via: &str) -> (StatusCode, Value) {

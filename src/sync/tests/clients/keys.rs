@@ -1,7 +1,7 @@
 //! What clients know of others' devices. They fetch a list when they encrypt, and again only when a
 //! sync says that it changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::e2ee::testing::{device_keys, master_key};
@@ -10,6 +10,9 @@ use crate::e2ee::testing::{device_keys, master_key};
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
     lists: BTreeMap<String, Option<Value>>,
+    /// With whom a room was shared when the client had synced: it is told when that ends. Of others,
+    /// whose lists were fetched between two syncs, it need not have heard at all.
+    shared: BTreeSet<String>,
 }
 
 impl Tracked {
@@ -22,6 +25,7 @@ impl Tracked {
         }
         for user in list(&lists["left"]) {
             self.lists.remove(&text(user));
+            self.shared.remove(&text(user));
         }
     }
 
@@ -30,6 +34,15 @@ impl Tracked {
         for known in self.lists.values_mut() {
             *known = None;
         }
+        self.shared.clear();
+    }
+
+    /// Nobody is kept with whom no room is shared any more. The client has synced: these are the
+    /// members of its rooms.
+    pub(super) fn check_left(&mut self, members: BTreeSet<String>, at: &str) {
+        let kept: Vec<&String> = self.shared.difference(&members).collect();
+        assert!(kept.is_empty(), "{at}: nobody said that these left: {kept:?}");
+        self.shared = members;
     }
 
     /// Fetches what is not known of those for whom a message is to be encrypted.
@@ -62,7 +75,7 @@ impl Tracked {
 }
 
 /// Those in a room, if the device's user is one of them.
-async fn members(server: &TestServer, device: &TestUser, room: &str) -> Vec<String> {
+pub(super) async fn members(server: &TestServer, device: &TestUser, room: &str) -> Vec<String> {
     let path = format!("/v3/rooms/{room}/joined_members");
     let (_, answer) = server.get(&path, Some(device)).await;
     entries(&answer["joined"]).map(|(user, _)| user.clone()).collect()
