@@ -21,6 +21,7 @@ mod shutdown;
 mod storage;
 mod sync;
 mod telemetry;
+mod to_the_end;
 mod users;
 
 /// Runs the command line that the process was started with.

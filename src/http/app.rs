@@ -33,6 +33,7 @@ use crate::{
     config::{Config, TrustedProxy},
     shutdown::Stopping,
     telemetry::requests,
+    to_the_end::to_the_end,
 };
 
 /// Answers shorter than this gain nothing from compression.
@@ -177,8 +178,7 @@ impl App {
                     drop(place);
                     answer
                 };
-                let ended = tokio::spawn(answer.in_current_span()).await;
-                ended.unwrap_or_else(|lost| Err(Box::new(lost)))
+                to_the_end(answer.in_current_span()).await
             };
             timeout(within, carried_out).await
         } else {

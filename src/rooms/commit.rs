@@ -10,14 +10,17 @@ use super::{
     whole::Whole,
     writer::{Added, MemberChange, RoomWriter, Shown, Transaction},
 };
-use crate::storage::{
-    Json, Position, StorageError,
-    intern::UserNumber,
-    schema::{
-        CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, GAPS, MEMBERSHIPS, OUTBOX,
-        PARTIAL_ROOMS, REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS,
-        USER_ROOMS,
+use crate::{
+    storage::{
+        Json, Position,
+        intern::UserNumber,
+        schema::{
+            CURRENT_STATES, DEPARTURES, EVENT_IDS, EVENTS, FORWARDED, GAPS, MEMBERSHIPS, OUTBOX,
+            PARTIAL_ROOMS, REFUSED_EVENTS, ROOM_HEADS, ROOM_MEMBERS, ROOMS, TIMELINE, TRANSACTIONS,
+            USER_ROOMS,
+        },
     },
+    to_the_end::to_the_end,
 };
 
 impl RoomWriter {
@@ -110,8 +113,8 @@ impl RoomWriter {
         self.dirty = false;
         drop(self);
 
-        // In a task of its own: the outcome is noted even if nobody waits for the answer any more.
-        let outcome = tokio::spawn(async move {
+        // The outcome is noted even if nobody waits for the answer any more.
+        let outcome = to_the_end(async move {
             let outcome = pending.await;
             if outcome.is_err() {
                 room.failed.store(true, Ordering::Release);
@@ -124,9 +127,7 @@ impl RoomWriter {
             room.in_flight.fetch_sub(1, Ordering::AcqRel);
             outcome
         });
-        let outcome =
-            outcome.await.map_err(|error| StorageError::Engine { source: Arc::new(error) });
-        Ok(outcome??)
+        Ok(outcome.await?)
     }
 
     /// The change concerns who is in the room.
