@@ -62,6 +62,9 @@ impl RoomWriter {
         let content = RawValue::from_string(event::json(&draft.content))
             .map_err(|error| RoomError::BadEvent { why: error.to_string() })?;
         let state_key = draft.state_key.as_deref();
+        if state_key.is_none() && room.is_held_up() {
+            return Err(RoomError::NotWhole { room: room.id.clone() });
+        }
         let is_create = draft.event_type == "m.room.create";
         if self.graph.next.0 == 1 {
             self.write_root().await?;

@@ -40,6 +40,7 @@ impl RoomWriter {
             Some(whole) => Some((whole, db.position().await?)),
             None => None,
         };
+        self.count_partial();
         let mut positions = positions.into_iter();
         // Nothing waits from here on until the batch is queued.
         let mut affected = Vec::new();
@@ -85,12 +86,7 @@ impl RoomWriter {
             self.write_room();
         }
         ROOM_HEADS.put(&mut self.batch, &room.number, &self.graph.next);
-        let members = room.local_members();
-        if only_messages {
-            self.batch.wake_in(room.number, members.iter().copied());
-        } else {
-            self.batch.wake(members.iter().copied());
-        }
+        self.wake_members(only_messages);
         self.batch.wake(affected);
         self.batch.wake([UserNumber::FOR_OTHER_SERVERS].into_iter().filter(|_| departed));
         // Readers must not find the position visible and the room unchanged.
@@ -131,6 +127,16 @@ impl RoomWriter {
         let outcome =
             outcome.await.map_err(|error| StorageError::Engine { source: Arc::new(error) });
         Ok(outcome??)
+    }
+
+    /// The change concerns who is in the room.
+    fn wake_members(&mut self, only_messages: bool) {
+        let members = self.room.local_members();
+        if only_messages {
+            self.batch.wake_in(self.room.number, members.iter().copied());
+        } else {
+            self.batch.wake(members.iter().copied());
+        }
     }
 
     /// The row by which the room is here.

@@ -136,6 +136,9 @@ impl Rooms {
         forwarding: bool,
     ) -> Result<Ingested, RoomError> {
         let mut writer = self.writer(room).await?;
+        if writer.room.is_full() {
+            return Err(RoomError::NotWhole { room: room.id.clone() });
+        }
         writer.forwarding = forwarding;
         let outcome = writer.ingest(pdu, given, Shown::Live).await?;
         if matches!(outcome, Ingested::New { .. }) {

@@ -15,8 +15,13 @@ use state_resolution::snapshot::Change;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Rooms, error::RoomError, pdu::Pdu, record::EventNumber, room::Room, state::State,
-    writer::RoomWriter,
+    Rooms,
+    error::RoomError,
+    pdu::Pdu,
+    record::EventNumber,
+    room::Room,
+    state::State,
+    writer::{Added, RoomWriter, Shown},
 };
 use crate::storage::{
     Json, Range,
@@ -30,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many servers that are said to be in a room are believed to be.
 const MAX_SERVERS: usize = 20_000;
+/// How many events a room may get until all its members are known: they are judged again then, in one
+/// change. From there on nothing new is let in but what changes the state; twice as many are never kept.
+const MAX_EVENTS: u64 = 20_000;
 
 /// That a room was joined without most of its members.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -44,6 +52,9 @@ pub(crate) struct PartialRoom {
     /// The stream position from which on all members are known; none: they are not.
     #[serde(default)]
     pub(crate) whole_since: Option<u64>,
+    /// How many events came since the join.
+    #[serde(default)]
+    pub(super) events: u64,
 }
 
 /// What the server that a room is joined through says besides the state.
@@ -64,6 +75,29 @@ impl Room {
     /// Whether most of its members may not be known.
     pub(crate) fn is_partial(&self) -> bool {
         self.whole_since() == u64::MAX
+    }
+
+    /// Whether no more may happen in it before all members are known.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.has_partial_events(MAX_EVENTS)
+    }
+
+    /// Whether not even what came before that may still be taken in.
+    pub(super) fn is_full(&self) -> bool {
+        self.has_partial_events(2 * MAX_EVENTS)
+    }
+
+    /// As if so many events had come since the join: `share` of what is the most that are let in.
+    #[cfg(test)]
+    pub(crate) fn pretend_partial_events(&self, share: u64) {
+        if let Some(partial) = self.partial.write().as_mut() {
+            partial.events = share * MAX_EVENTS;
+        }
+    }
+
+    fn has_partial_events(&self, count: u64) -> bool {
+        let partial = self.partial.read();
+        partial.as_ref().is_some_and(|one| one.whole_since.is_none() && one.events >= count)
     }
 
     /// The stream position from which on all members are known: 0 if they always were, the greatest
@@ -142,6 +176,7 @@ impl RoomWriter {
             via: omitted.via.clone(),
             rejoined: Vec::new(),
             whole_since: None,
+            events: 0,
         };
         self.dirty = true;
         PARTIAL_ROOMS.put(&mut self.batch, &self.room.number, &Json(partial.clone()));
@@ -160,6 +195,19 @@ impl RoomWriter {
         if let Some(partial) = partial.as_mut().filter(|partial| partial.whole_since.is_none()) {
             partial.rejoined.push(join.event_id().to_owned());
             self.dirty = true;
+            PARTIAL_ROOMS.put(&mut self.batch, &self.room.number, &Json(partial.clone()));
+        }
+    }
+
+    /// Counts what the change adds to a room that is not whole.
+    pub(super) fn count_partial(&mut self) {
+        let counts =
+            |added: &&Added| !added.record.outlier && !matches!(added.shown, Shown::Backfilled(_));
+        let count = self.added.iter().filter(counts).count() as u64;
+        let mut partial = self.room.partial.write();
+        let partial = partial.as_mut().filter(|partial| partial.whole_since.is_none());
+        if let Some(partial) = partial.filter(|_| count > 0) {
+            partial.events += count;
             PARTIAL_ROOMS.put(&mut self.batch, &self.room.number, &Json(partial.clone()));
         }
     }

@@ -148,6 +148,11 @@ impl Room {
         self.events.len()
     }
 
+    /// All events, in order of insertion.
+    pub fn events(&self) -> impl Iterator<Item = EventIx> + use<> {
+        (0..u32::try_from(self.events.len()).unwrap_or(u32::MAX)).map(EventIx)
+    }
+
     /// Whether the table holds no event.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()

@@ -179,6 +179,9 @@ impl Exchange {
         if room.local_members().is_empty() {
             return refused("nobody of this server is in the room");
         }
+        if room.is_held_up() {
+            return refused("not all of the room is known here yet");
+        }
         Ok((room.number, pdu))
     }
 

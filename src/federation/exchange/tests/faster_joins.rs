@@ -1,5 +1,6 @@
 //! Rooms that are joined without waiting for all of their members.
 
+mod held_up;
 mod verdicts;
 
 use ruma::{api::federation::event::get_room_state_ids, server_name};

@@ -6,6 +6,27 @@ use super::*;
 use crate::rooms::Room;
 
 impl Meeting {
+    /// Alice comes in while nobody tells the whole state, and so of Eve, whom Bob has banned. What
+    /// made Eve a member once can be had of her server. Alice's join comes with them.
+    pub(super) async fn with_a_banned_user() -> (Self, Peer, Joined, String) {
+        let it = Self::new().await;
+        let b = server_name!("b.example");
+        let peer = Peer::new(&it.network, "peer.example", 9).await;
+        let eve = peer.join(b, &it.room, "@eve:peer.example").await;
+        let body = json!({ "user_id": eve.user });
+        let ban = format!("/v3/rooms/{}/ban", it.room);
+        assert_eq!(it.b.post(&ban, Some(&it.bob), body).await.0, StatusCode::OK);
+        it.network.lose(Some(STATE_IDS));
+        it.join().await;
+        let path = format!("state/m.room.member/{}?format=event", it.alice.user_id);
+        let path = format!("/v3/rooms/{}/{path}", it.room);
+        let (_, joined) = it.a.get(&path, Some(&it.alice)).await;
+        let mut known = it.known_to_b(&eve.auth).await;
+        known.extend(it.chain_at_b(&eve.auth[0]).await);
+        *peer.auth_chain.lock() = known;
+        (it, peer, eve, text(&joined["event_id"]))
+    }
+
     async fn room_at_b(&self) -> Arc<Room> {
         let id: ruma::OwnedRoomId = self.room.as_str().try_into().unwrap();
         self.b.server.rooms().room(&id).await.unwrap()
@@ -31,25 +52,9 @@ impl Meeting {
 /// Whoever was banned before the join is not known to be as long as not all members are.
 #[tokio::test]
 async fn what_only_passed_because_not_all_was_known_is_taken_back() {
-    let it = Meeting::new().await;
-    let (a, b) = (server_name!("a.example"), server_name!("b.example"));
-    let mut peer = Peer::new(&it.network, "peer.example", 9).await;
-    let eve = peer.join(b, &it.room, "@eve:peer.example").await;
-    let body = json!({ "user_id": eve.user });
-    let ban = format!("/v3/rooms/{}/ban", it.room);
-    assert_eq!(it.b.post(&ban, Some(&it.bob), body).await.0, StatusCode::OK);
-    it.network.lose(Some(STATE_IDS));
-    it.join().await;
-    let (_, joined) =
-        it.a.get(
-            &format!("/v3/rooms/{}/state/m.room.member/{}?format=event", it.room, it.alice.user_id),
-            Some(&it.alice),
-        )
-        .await;
-    let mut known = it.known_to_b(&eve.auth).await;
-    known.extend(it.chain_at_b(&eve.auth[0]).await);
-    *peer.auth_chain.lock() = known;
-    let (said, event) = peer.sign(eve.message(joined["event_id"].as_str().unwrap(), "still here"));
+    let a = server_name!("a.example");
+    let (it, mut peer, eve, joined) = Meeting::with_a_banned_user().await;
+    let (said, event) = peer.sign(eve.message(&joined, "still here"));
     assert!(peer.send(a, &[&event]).await.unwrap().pdus.values().all(Result::is_ok));
     arrives(&it.a, &it.alice, &it.room, &said).await;
     let honest = send(&it.a, &it.alice, &it.room, "hello?").await;
