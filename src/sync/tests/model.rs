@@ -220,7 +220,7 @@ impl Model {
 
     /// Reads up to the latest message.
     async fn read(&self, session: &Session, room_id: &OwnedRoomId) {
-        let (timeline, _) = super::truth(&self.world, session, room_id).await;
+        let (timeline, _) = super::gaps::truth(&self.world, session, room_id).await;
         let room = self.world.rooms.joined(session, room_id).await.unwrap();
         let event_id: OwnedEventId = timeline.last().unwrap().as_str().try_into().unwrap();
         let position = self.world.rooms.position_of(session, &room, &event_id).await.unwrap();

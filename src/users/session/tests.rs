@@ -1,6 +1,6 @@
 use ruma::user_id;
 
-use super::*;
+use super::{devices::MAX_DISPLAY_NAME_CHARS, *};
 
 struct World {
     db: Db,
