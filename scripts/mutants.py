@@ -64,15 +64,24 @@ def copy(files):
                 file.chmod(0o755)
 
 
+def touch(tree, mutants):
+    for mutant in mutants:
+        (tree / mutant["file"]).touch()
+
+
 def build(mutants, kept):
     """Compiles the copy; returns the test programs by package and name."""
     wanted = {program for mutant in mutants for program, _ in mutant["tests"]}
     targets = ["--lib", "--bin", "myelin"]
     targets += [part for name in ("it", "client_server", "federation") for part in ("--test", name)]
+    # Copy and checkout are the same packages in the same directory: what was compiled for one must not
+    # pass for the other.
+    touch(COPY, mutants)
     command = ["cargo", "test", "--no-run", "--workspace", "--locked", "--message-format=json", *targets]
     built = subprocess.run(command, cwd=COPY, stdout=subprocess.PIPE, text=True)
     plain = ["cargo", "build", "--workspace", "--locked", "--message-format=json", "--bin", "myelin"]
     server = subprocess.run(plain, cwd=COPY, stdout=subprocess.PIPE, text=True)
+    touch(ROOT, mutants)
     if built.returncode or server.returncode:
         fail("the sources with the defects in them do not compile")
     programs = {}

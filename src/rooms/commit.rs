@@ -161,6 +161,8 @@ impl RoomWriter {
         for member in whole.members {
             self.write_member(member, since);
         }
+        // Rows of it may be gone.
+        self.room.tail.forget();
         self.batch.wake([UserNumber::FOR_OTHER_SERVERS]);
         self.batch.hold(position);
     }
