@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measures the release build beside Synapse, and how its costs grow; docs/performance.md explains
+# Measures the server as packages have it beside Synapse, and how its costs grow; docs/performance.md explains
 # the tables. Arguments are given to myelin-bench compare.
 set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 . scripts/clients.sh
 
-cargo build --release --locked --features jemalloc --bin myelin
-cargo build --release --locked -p myelin-bench
-bin=$CARGO_TARGET_DIR/release
+cargo build --profile dist --locked --features jemalloc --bin myelin
+cargo build --profile dist --locked -p myelin-bench
+bin=$CARGO_TARGET_DIR/dist
 out=$CARGO_TARGET_DIR/performance
 mkdir -p "$out"
 
