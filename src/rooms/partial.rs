@@ -36,7 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many servers that are said to be in a room are believed to be.
 const MAX_SERVERS: usize = 20_000;
 /// How many events a room may get until all its members are known: they are judged again then, in one
-/// change. From there on nothing new is let in but what changes the state; twice as many are never kept.
+/// change. From there on nothing new is let in, but for what this server's users change of the state;
+/// of what other servers sent no more than twice as many are taken in.
 const MAX_EVENTS: u64 = 20_000;
 
 /// That a room was joined without most of its members.
